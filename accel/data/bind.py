@@ -1,0 +1,217 @@
+"""Join a dataset's split with a model: what each input is fed, and what the outputs are compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput
+from accel.data.dataset import Dataset, Rows
+from accel.data.steps import apply_step
+from accel.errors import BindingMismatch
+from accel.runtimes.onnxruntime import Port
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where one input comes from: rows of a column after some steps, or a constant."""
+
+    port: Port
+    rows: Rows | None
+    steps: tuple[BindingStep, ...] = ()
+    constant: Array | None = None
+
+    def batch(self, start: int, stop: int) -> Array:
+        """The input for some rows."""
+        if self.rows is None:
+            if self.constant is None:
+                raise ValueError("an input is fed by rows or by a constant")
+            return self.constant
+        batch = self.rows.take(start, stop)
+        for step in self.steps:
+            batch = apply_step(step, batch)
+        return np.ascontiguousarray(batch if self.port.dtype is None else batch.astype(self.port.dtype, copy=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A split that can be fed to a model row by row."""
+
+    feeds: tuple[Feed, ...]
+    target: Rows | None
+    output: str
+    fixed_batch: int | None
+    """Batch size that the model insists on; None where any goes."""
+
+    def __len__(self) -> int:
+        return min((len(feed.rows) for feed in self.feeds if feed.rows is not None), default=0)
+
+    def labels(self) -> Array:
+        """The target of every row."""
+        if self.target is None:
+            raise ValueError("there is no target")
+        return self.target.take(0, len(self))
+
+    def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, Array]]:
+        """Yield the model's inputs by name for the first ``samples`` rows, whole batches where the model insists."""
+        for start, stop in self.spans(samples, batch_size):
+            yield self.feed(start, stop)
+
+    def spans(self, samples: int, batch_size: int) -> Iterator[tuple[int, int]]:
+        """Yield the bounds of the batches."""
+        size = self.fixed_batch or batch_size
+        rows = min(samples, len(self))
+        for start in range(0, rows, size):
+            yield start, min(start + size, rows)
+
+    def feed(self, start: int, stop: int) -> dict[str, Array]:
+        """The model's inputs for some rows; the last row is repeated where the model wants a fuller batch."""
+        batch = {feed.port.name: feed.batch(start, stop) for feed in self.feeds}
+        lacking = (self.fixed_batch or 0) - (stop - start)
+        if lacking <= 0:
+            return batch
+        fed = {feed.port.name for feed in self.feeds if feed.rows is not None}
+        return {n: np.concatenate([a, np.repeat(a[-1:], lacking, 0)]) if n in fed else a for n, a in batch.items()}
+
+    def draw(self, samples: int, seed: int) -> Bound:
+        """At most ``samples`` rows drawn without repetition, in order of place."""
+        if samples >= len(self):
+            return self
+        index = np.sort(np.random.default_rng(seed).choice(len(self), samples, replace=False))
+        feeds = tuple(feed if feed.rows is None else replace(feed, rows=feed.rows.select(index)) for feed in self.feeds)
+        return replace(self, feeds=feeds, target=None if self.target is None else self.target.select(index))
+
+
+def bind(
+    inputs: Sequence[Port], outputs: Sequence[Port], dataset: Dataset, split: str, binding: Binding | None
+) -> Bound:
+    """Find what each input of a model is fed from.
+
+    Args:
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        dataset: The dataset.
+        split: Name of the split.
+        binding: What cannot be matched by name and shape.
+
+    Raises:
+        BindingMismatch: Something does not fit; the message has both sides, the hint a binding that would help.
+    """
+    binding = binding or Binding()
+    columns = dataset.split(split)
+    target = binding.target or dataset.summary.target
+    if binding.target is not None and binding.target not in columns:
+        raise BindingMismatch(
+            f"The target {binding.target!r} is no column of {split!r}; there is {', '.join(columns)}."
+        )
+    unknown = set(binding.inputs) - {port.name for port in inputs}
+    if unknown:
+        names = ", ".join(port.name for port in inputs)
+        raise BindingMismatch(f"The model has no input {min(unknown)!r}; it has {names}.")
+    feeds = tuple(_feed(port, _source(port, inputs, columns, target, binding), columns) for port in inputs)
+    for feed in feeds:
+        _check(feed, explicit=feed.port.name in binding.inputs)
+    sizes = {p.port.shape[0] for p in feeds if p.rows is not None and p.port.shape and isinstance(p.port.shape[0], int)}
+    if len(sizes) > 1:
+        raise BindingMismatch(f"The model's inputs insist on different batch sizes: {sorted(map(str, sizes))}.")
+    output = binding.output or outputs[0].name
+    if output not in {port.name for port in outputs}:
+        names = ", ".join(port.name for port in outputs)
+        raise BindingMismatch(f"The model has no output {output!r}; it has {names}.")
+    fixed = next((size for size in sizes if isinstance(size, int)), None)
+    return Bound(feeds, columns.get(target) if target else None, output, fixed)
+
+
+def _source(
+    port: Port, inputs: Sequence[Port], columns: dict[str, Rows], target: str | None, binding: Binding
+) -> ColumnInput | ConstantInput:
+    if port.name in binding.inputs:
+        return binding.inputs[port.name]
+    if port.name in columns and port.name != target:
+        return ColumnInput(column=port.name)
+    open_inputs = [p.name for p in inputs if p.name not in binding.inputs and p.name not in columns]
+    used = {source.column for source in binding.inputs.values() if isinstance(source, ColumnInput)}
+    free = [name for name in columns if name != target and name not in used]
+    if open_inputs == [port.name] and len(free) == 1:
+        return ColumnInput(column=free[0])
+    raise BindingMismatch(
+        f"The input {port.name!r} of the model matches no column: there is {', '.join(columns)}.",
+        hint=f"Say where it comes from: {_example(port.name, free[0] if free else 'x', [])}.",
+    )
+
+
+def _feed(port: Port, source: ColumnInput | ConstantInput, columns: dict[str, Rows]) -> Feed:
+    if isinstance(source, ConstantInput):
+        return Feed(port, None, constant=np.full(source.shape, source.constant, port.dtype))
+    if source.column not in columns:
+        raise BindingMismatch(
+            f"The input {port.name!r} is bound to the column {source.column!r}; there is {', '.join(columns)}."
+        )
+    return Feed(port, columns[source.column], source.steps)
+
+
+def _check(feed: Feed, *, explicit: bool) -> None:
+    """Try the steps on one row, and compare the outcome with the input."""
+    port = feed.port
+    if feed.rows is None:
+        if feed.constant is not None and not _fits(port, feed.constant.shape, whole=True):
+            raise BindingMismatch(
+                f"The input {port.name!r} of the model takes {list(port.shape)}, but the constant has "
+                f"the shape {list(feed.constant.shape)}."
+            )
+        return
+    row = feed.rows.take(0, 1)
+    given = f"rows of {row.dtype} {list(row.shape[1:])}"
+    for step in feed.steps:
+        try:
+            row = apply_step(step, row)
+        except (ValueError, IndexError, TypeError) as error:
+            raise BindingMismatch(f"The step {step.step!r} for {port.name!r} does not fit {given}: {error}.") from error
+    if feed.steps:
+        given += f", after {len(feed.steps)} steps {row.dtype} {list(row.shape[1:])}"
+    wanted = f"{port.dtype} {['*' if not isinstance(d, int) else d for d in port.shape[1:]]}"
+    message = f"The input {port.name!r} of the model takes {wanted} a row, but gets {given}."
+    steps: list[dict[str, object]] = [step.model_dump() for step in feed.steps]
+    column = "x" if explicit else "<column>"
+    if not _fits(port, row.shape, whole=False):
+        more: dict[str, object] = {"step": "add_axis", "axis": 1}
+        if row.ndim >= len(port.shape):
+            more = {"step": "reshape", "shape": [d if isinstance(d, int) else -1 for d in port.shape[1:]]}
+        raise BindingMismatch(
+            message, hint=f"Bind it with steps, such as {_example(port.name, column, [*steps, more])}."
+        )
+    if port.dtype is not None and not _safe(row.dtype, port.dtype):
+        first: dict[str, object] = {"step": "cast", "dtype": str(port.dtype)}
+        if row.dtype == np.uint8:
+            first = {"step": "scale", "multiply": 1 / 255}
+        raise BindingMismatch(
+            message + " Numbers are not converted silently: raw pixels where 0 to 1 is expected ruin the accuracy.",
+            hint=f"Bind it with a step, such as {_example(port.name, column, [first, *steps])}.",
+        )
+
+
+def _fits(port: Port, shape: tuple[int, ...], *, whole: bool) -> bool:
+    """Whether a shape is one that the input takes; the first axis counts only where there is no batch."""
+    wanted, have = (port.shape, shape) if whole else (port.shape[1:], shape[1:])
+    return len(shape) == len(port.shape) and all(
+        not isinstance(want, int) or want == size for want, size in zip(wanted, have, strict=True)
+    )
+
+
+def _safe(have: np.dtype[np.generic], want: np.dtype[np.generic]) -> bool:
+    """Whether every value keeps its meaning: wider whole numbers, and floats of any width."""
+    return (
+        have == want
+        or (have.kind == want.kind == "f")
+        or (have.kind in "iub" and want.kind in "iu" and np.can_cast(have, want))
+    )
+
+
+def _example(name: str, column: str, steps: list[dict[str, object]]) -> str:
+    return json.dumps({"binding": {"inputs": {name: {"column": column, "steps": steps}}}})

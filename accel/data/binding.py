@@ -1,0 +1,101 @@
+"""How a dataset's columns become a model's inputs, and which column is the target."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Cast(_Value):
+    """Convert to another element type."""
+
+    step: Literal["cast"] = "cast"
+    dtype: Literal["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
+
+
+class Scale(_Value):
+    """Multiply, then add; the result is float32."""
+
+    step: Literal["scale"] = "scale"
+    multiply: float = 1.0
+    add: float = 0.0
+
+
+class Normalize(_Value):
+    """Subtract the mean and divide by the standard deviation, one value or one for each channel."""
+
+    step: Literal["normalize"] = "normalize"
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[float, ...] = Field(min_length=1)
+    axis: int = Field(1, description="Axis of the channels in the batch; 0 is the batch itself.")
+
+
+class Transpose(_Value):
+    """Reorder the axes of one row (without the batch)."""
+
+    step: Literal["transpose"] = "transpose"
+    axes: tuple[int, ...]
+
+
+class Reshape(_Value):
+    """Give one row (without the batch) another shape; -1 once for what is left."""
+
+    step: Literal["reshape"] = "reshape"
+    shape: tuple[int, ...]
+
+
+class AddAxis(_Value):
+    """Insert an axis of size 1 into the batch; axis 1 is a channel axis."""
+
+    step: Literal["add_axis"] = "add_axis"
+    axis: int = Field(ge=1)
+
+
+class Pad(_Value):
+    """Pad one row with a constant: (before, after) for each axis without the batch."""
+
+    step: Literal["pad"] = "pad"
+    widths: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], ...]
+    value: float = 0.0
+
+
+class Resize(_Value):
+    """Resize images bilinearly to (height, width); the last two axes of the batch are the image."""
+
+    step: Literal["resize"] = "resize"
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+
+BindingStep = Annotated[
+    Cast | Scale | Normalize | Transpose | Reshape | AddAxis | Pad | Resize, Field(discriminator="step")
+]
+
+
+class ColumnInput(_Value):
+    """An input that comes from a column, after some steps."""
+
+    column: str
+    steps: tuple[BindingStep, ...] = ()
+
+
+class ConstantInput(_Value):
+    """An input that is the same for every call."""
+
+    constant: float
+    shape: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+
+class Binding(_Value):
+    """Explicit binding; what is left out is matched by name and shape."""
+
+    inputs: dict[str, ColumnInput | ConstantInput] = Field(
+        default_factory=dict, description="For each input of the model, where it comes from."
+    )
+    target: str | None = Field(None, description="Column that holds the labels.")
+    output: str | None = Field(None, description="Output that is compared with the target; the first one if left out.")

@@ -1,0 +1,170 @@
+"""Metrics of predictions against labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from accel.errors import BindingMismatch, LabelsOutOfRange
+from accel.evaluation.contract import Metric
+from accel.evaluation.statistics import Bools, Weights, bootstrap, paired_drop, wilson
+from accel.report import Estimate
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float64]
+
+CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "top5_accuracy", "macro_f1")
+REGRESSION: tuple[Metric, ...] = ("mae", "rmse", "r2")
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model said about each sample: classes (with the five best), or values."""
+
+    classes: npt.NDArray[np.int64] | None
+    top: npt.NDArray[np.int64] | None
+    values: Floats | None
+
+    def __len__(self) -> int:
+        first = self.classes if self.classes is not None else self.values
+        return 0 if first is None else len(first)
+
+
+def predictions(outputs: list[Array], *, classes: bool, name: str) -> Predictions:
+    """Reduce a model's outputs to what metrics need.
+
+    Args:
+        outputs: The output of each batch: scores [n, classes], one score a sample [n] or [n, 1], or labels [n].
+        classes: Whether the task is classification.
+        name: Name of the output, for messages.
+
+    Raises:
+        BindingMismatch: The output's shape fits no task.
+    """
+    if not classes:
+        return Predictions(
+            None, None, np.concatenate([batch.reshape(len(batch), -1) for batch in outputs]).astype(np.float64)
+        )
+    first = outputs[0]
+    width = int(np.prod(first.shape[1:]))
+    if first.ndim > 2 and width != first.shape[1]:  # noqa: PLR2004  ([n, classes, 1, 1] is fine)
+        raise BindingMismatch(
+            f"The output {name!r} has the shape {list(first.shape)}; one row of class scores a sample is needed.",
+            hint="Name another output in the binding, or evaluate the task as regression.",
+        )
+    if width == 1:
+        return Predictions(_binary(np.concatenate([batch.reshape(-1) for batch in outputs])), None, None)
+    scores = [batch.reshape(len(batch), width) for batch in outputs]
+    top = None
+    if width > _TOP:
+        top = np.concatenate([np.argpartition(-batch.astype(np.float32), _TOP - 1, 1)[:, :_TOP] for batch in scores])
+    return Predictions(np.concatenate([batch.argmax(1) for batch in scores]), top, None)
+
+
+def _binary(scores: Array) -> npt.NDArray[np.int64]:
+    if scores.dtype.kind in "iub":
+        return scores.astype(np.int64)
+    floats = scores.astype(np.float64)
+    # Probabilities lie within 0 and 1; a score outside shows that these are logits.
+    probabilities = bool(((floats >= 0) & (floats <= 1)).all())
+    return (floats > (0.5 if probabilities else 0.0)).astype(np.int64)
+
+
+def check_labels(labels: Array, classes: int, name: str) -> None:
+    """Refuse labels that the model has no class for.
+
+    Raises:
+        LabelsOutOfRange: Names the first such label and how many there are.
+    """
+    if labels.dtype.kind not in "iub":
+        raise LabelsOutOfRange(
+            f"The labels are of type {labels.dtype}; whole numbers from 0 are needed.",
+            hint="Encode the classes as 0, 1, 2, ..., or set the task to regression in the dataset's spec.",
+        )
+    wrong = (labels.astype(np.int64) < 0) | (labels.astype(np.int64) >= classes)
+    if wrong.any():
+        raise LabelsOutOfRange(
+            f"The label {labels[wrong][0]} is outside the model's {classes} classes (output {name!r}); "
+            f"{int(wrong.sum()):,} of {len(labels):,} rows are so.",
+            hint="Labels count from 0. Check that the dataset belongs to this model, and which output the binding names.",
+        )
+
+
+def estimate(metric: Metric, said: Predictions, labels: Array, *, seed: int) -> Estimate:
+    """A metric with its 95 % interval: Wilson's for shares, a bootstrap for the others."""
+    if metric in {"accuracy", "top5_accuracy", "agreement"}:
+        right = correct(metric, said, labels)
+        return wilson(int(right.sum()), len(right))
+    return bootstrap(lambda weights: value(metric, said, labels, weights), len(said), seed=seed)
+
+
+def drop(
+    metric: Metric, baseline: Predictions, model: Predictions, labels: Array, *, seed: int, confidence: float = 0.95
+) -> Estimate:
+    """How much worse the model is than the baseline on the same samples; above 0 is worse, whatever the metric."""
+    if metric in {"accuracy", "top5_accuracy", "agreement"}:
+        return paired_drop(correct(metric, baseline, labels), correct(metric, model, labels), confidence)
+    sign = -1.0 if metric in {"mae", "rmse"} else 1.0
+    return bootstrap(
+        lambda weights: sign * (value(metric, baseline, labels, weights) - value(metric, model, labels, weights)),
+        len(baseline),
+        seed=seed,
+        confidence=confidence,
+    )
+
+
+def correct(metric: Metric, said: Predictions, labels: Array) -> Bools:
+    """For each sample, whether it is right by a metric that counts."""
+    if said.classes is None:
+        raise BindingMismatch(f"{metric} needs classes, but the model gives values.", hint="Use mae, rmse or r2.")
+    if metric == "top5_accuracy" and said.top is not None:
+        return np.asarray((said.top == labels[:, None]).any(1))
+    return np.asarray(said.classes == labels)
+
+
+def value(metric: Metric, said: Predictions, labels: Array, weights: Weights | None = None) -> float:
+    """A metric, each sample counted as often as its weight says."""
+    match metric:
+        case "accuracy" | "top5_accuracy" | "agreement":
+            return float(np.average(correct(metric, said, labels), weights=weights))
+        case "macro_f1":
+            return _macro_f1(said, labels, weights)
+        case "mae" | "rmse" | "r2":
+            return _regression(metric, said, labels, weights)
+        case _:
+            assert_never(metric)
+
+
+def _macro_f1(said: Predictions, labels: Array, weights: Weights | None) -> float:
+    """Mean of each class's F1; a class that neither the labels nor the model name is left out."""
+    if said.classes is None:
+        raise BindingMismatch("macro_f1 needs classes, but the model gives values.", hint="Use mae, rmse or r2.")
+    truth = labels.astype(np.int64)
+    width = int(max(truth.max(initial=0), said.classes.max(initial=0))) + 1
+    hit = np.bincount(truth, (truth == said.classes) * (1.0 if weights is None else weights), width)
+    total = np.bincount(truth, weights, width) + np.bincount(said.classes, weights, width)
+    return float(np.mean(2 * hit[total > 0] / total[total > 0]))
+
+
+def _regression(metric: Metric, said: Predictions, labels: Array, weights: Weights | None) -> float:
+    if said.values is None:
+        raise BindingMismatch(f"{metric} needs values, but the model gives classes.", hint="Use accuracy or macro_f1.")
+    truth = labels.reshape(len(labels), -1).astype(np.float64)
+    if truth.shape != said.values.shape:
+        raise BindingMismatch(f"The target has the shape {truth.shape}, the output {said.values.shape}.")
+    error = said.values - truth
+    squared = float(np.average((error**2).mean(1), weights=weights))
+    match metric:
+        case "mae":
+            return float(np.average(np.abs(error).mean(1), weights=weights))
+        case "rmse":
+            return math.sqrt(squared)
+        case _:
+            mean = np.average(truth, axis=0, weights=weights)
+            spread = float(np.average(((truth - mean) ** 2).mean(1), weights=weights))
+            return 1 - squared / spread if spread > 0 else math.nan

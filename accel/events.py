@@ -1,0 +1,54 @@
+"""What the engine says while it works: one JSON document a line on standard output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from accel.report import ModelSummary, Report
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Progress(_Event):
+    """Where the work stands: ``done`` of ``total`` units of the present phase (``total`` is None when unknown)."""
+
+    event: Literal["progress"] = "progress"
+    phase: str
+    done: int = 0
+    total: int | None = None
+    message: str = ""
+
+
+class ResultFile(_Event):
+    """A model that the engine has written into its workspace."""
+
+    model_id: str
+    path: Path
+    parent_id: str
+    summary: ModelSummary
+
+
+class Done(_Event):
+    """The work is finished: its report, and the files it wrote."""
+
+    event: Literal["done"] = "done"
+    report: Report
+    files: tuple[ResultFile, ...] = ()
+
+
+class Failed(_Event):
+    """The work cannot be done."""
+
+    event: Literal["failed"] = "failed"
+    code: str
+    message: str
+    hint: str = ""
+
+
+Event = Annotated[Progress | Done | Failed, Field(discriminator="event")]
+adapter: TypeAdapter[Progress | Done | Failed] = TypeAdapter(Event)

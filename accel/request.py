@@ -1,0 +1,114 @@
+"""What the engine can be asked: one JSON document on standard input, discriminated by ``kind``.
+
+Paths, not ids: the engine knows no database. ``model_id`` values are names that the caller chose; reports use them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from accel.data.binding import Binding
+from accel.data.spec import DatasetSpec
+from accel.evaluation.contract import Contract, Metric
+from accel.sandbox import Limits
+from accel.techniques import AnyTechnique
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelFile(_Value):
+    """An ONNX file and the name that reports use for it."""
+
+    model_id: str
+    path: Path
+
+
+class DatasetFile(_Value):
+    """A dataset's file, and how it is to be understood."""
+
+    path: Path
+    spec: DatasetSpec = DatasetSpec()
+
+
+class _Request(_Value):
+    workspace: Path = Field(Path(), description="Empty folder that the engine may write to; its working directory.")
+    limits: Limits = Limits()
+    seed: int = Field(0, ge=0, description="Seed of everything that draws at random.")
+
+
+class InspectModelRequest(_Request):
+    """Check an uploaded file and describe the model in it."""
+
+    kind: Literal["inspect_model"] = "inspect_model"
+    model: Path
+
+
+class InspectDatasetRequest(_Request):
+    """Check an uploaded file and describe the dataset in it."""
+
+    kind: Literal["inspect_dataset"] = "inspect_dataset"
+    dataset: DatasetFile
+
+
+class DescribeHostRequest(_Request):
+    """Say which runtimes this host has, and how well it can confine the engine."""
+
+    kind: Literal["describe_host"] = "describe_host"
+
+
+class CompressRequest(_Request):
+    """Apply a recipe to a model, and compare the result with it."""
+
+    kind: Literal["compress"] = "compress"
+    model: ModelFile
+    dataset: DatasetFile | None = None
+    binding: Binding | None = None
+    steps: tuple[AnyTechnique, ...] = Field(min_length=1)
+    result_ids: tuple[str, ...] = Field(description="Name of the model that each step makes; as many as steps.")
+    contract: Contract | None = None
+    runtime: str = "onnxruntime:cpu"
+
+
+class EvaluateRequest(_Request):
+    """Measure the quality of models on one split of a dataset."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    models: tuple[ModelFile, ...] = Field(min_length=1)
+    baseline_id: str
+    dataset: DatasetFile
+    split: str = "test"
+    binding: Binding | None = None
+    metrics: tuple[Metric, ...] | None = None
+    runtime: str = "onnxruntime:cpu"
+    batch_size: int = Field(32, ge=1)
+    contract: Contract | None = None
+
+
+class BenchmarkRequest(_Request):
+    """Measure the speed of models, each in a process of its own, rounds interleaved."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    models: tuple[ModelFile, ...] = Field(min_length=1)
+    baseline_id: str
+    runtimes: tuple[str, ...] | None = None
+    batch_sizes: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (1,)
+    rounds: int = Field(20, ge=2)
+    seconds_per_round: float = Field(0.05, gt=0)
+    shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+
+EngineRequest = (
+    InspectModelRequest
+    | InspectDatasetRequest
+    | DescribeHostRequest
+    | CompressRequest
+    | EvaluateRequest
+    | BenchmarkRequest
+)
+adapter: TypeAdapter[EngineRequest] = TypeAdapter(Annotated[EngineRequest, Field(discriminator="kind")])

@@ -1,0 +1,119 @@
+"""Confinement of this process: what it may take, and what it may touch.
+
+Everything here can only be tightened, never undone, and goes over to child processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accel.report import SandboxSummary
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class Limits(BaseModel):
+    """What the engine's process may take of its host; None is no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory_bytes: int | None = Field(None, gt=0, description="Address space.")
+    cpu_seconds: int | None = Field(None, gt=0)
+    file_bytes: int | None = Field(None, gt=0, description="Largest file that may be written.")
+    open_files: int = Field(1024, ge=64)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends.
+
+    Args:
+        parent_pid: Who the parent should be: it may be gone before the kernel was asked.
+    """
+    if sys.platform != "linux":
+        return
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def confine(*, readable: Sequence[Path], writable: Path, limits: Limits) -> SandboxSummary:
+    """Close this process in: resources, privileges, file system, network, system calls.
+
+    Args:
+        readable: Files and folders of the caller that may be read, besides Python and the system's libraries.
+        writable: The one folder that may be written.
+        limits: Resources.
+
+    Returns:
+        What is in force, and what this host lacks with the reason.
+    """
+    from accel.sandbox import landlock, seccomp
+
+    active: list[str] = []
+    missing: dict[str, str] = {}
+    _limit(limits)
+    active.append("rlimits")
+    if sys.platform != "linux":
+        return SandboxSummary(active=tuple(active), missing={"landlock": "not Linux", "seccomp": "not Linux"})
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    active.append("no_new_privs")
+    # libseccomp is looked up before the file system closes: finding a library wants a temporary folder.
+    load_filter, why = seccomp.prepare()
+    reason = landlock.restrict(readable=(*_system_paths(), *readable), writable=(writable, Path("/dev/null")))
+    if reason:
+        missing["landlock"] = reason
+    else:
+        active.append("landlock")
+    if load_filter is None:
+        missing["seccomp"] = why
+    else:
+        load_filter()
+        active.append("seccomp")
+    return SandboxSummary(active=tuple(active), missing=missing)
+
+
+def _limit(limits: Limits) -> None:
+    import resource
+
+    for kind, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CPU, limits.cpu_seconds),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+    ):
+        if value is None:
+            continue
+        _, hard = resource.getrlimit(kind)
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (bound, bound))
+    if limits.file_bytes is not None:
+        # A write beyond the limit then fails with EFBIG, which is reported, instead of killing the process.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def _system_paths() -> tuple[Path, ...]:
+    """What an interpreter and its libraries read: no home, no configuration but the linker's."""
+    places = [Path(entry) for entry in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if entry]
+    places += [Path(__file__).resolve().parents[2] / "accel"]
+    places += [Path(name) for name in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")]
+    places += [Path(name) for name in ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg")]
+    places += [
+        Path(name) for name in ("/sys/devices/system", "/sys/bus/pci", "/sys/fs/cgroup", "/dev/null", "/dev/urandom")
+    ]
+    return tuple(place for place in places if place.exists())
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0):
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")

@@ -1,0 +1,48 @@
+"""What a technique is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    from accel.context import Context
+
+
+class Technique(BaseModel, ABC):
+    """A way to make a model smaller or faster.
+
+    A subclass is one technique: its fields are the parameters a caller may set, its docstring is the help text
+    that Swagger UI shows, and ``apply`` does the work. Defining the class registers it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    known: ClassVar[dict[str, type[Technique]]] = {}
+    needs_data: ClassVar[bool] = False
+    """Whether the technique reads calibration samples, so that a job without a dataset is refused at the door."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.tag() in Technique.known:
+            raise TypeError(f"two techniques are called {cls.tag()!r}")
+        Technique.known[cls.tag()] = cls
+
+    @classmethod
+    def tag(cls) -> str:
+        """The value of ``technique`` that selects this class in a request."""
+        (tag,) = get_args(cls.model_fields["technique"].annotation)
+        return str(tag)
+
+    @abstractmethod
+    def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
+        """Return the compressed model; the given one stays as it was.
+
+        Raises:
+            TechniqueFailed: the technique does not fit this model; the message names the node or tensor.
+        """

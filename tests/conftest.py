@@ -1,0 +1,20 @@
+"""What every test shares: fixed chance, and no environment that could leak in."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything imports onnxruntime)
+
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the operator's settings, so that a test sees only its own."""
+    for name in [name for name in os.environ if name.startswith("ACCEL_")]:
+        monkeypatch.delenv(name)
