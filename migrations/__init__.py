@@ -1,0 +1,1 @@
+"""The database's layouts, one revision after the other (Alembic)."""

@@ -1,0 +1,117 @@
+"""The Celery application: ``celery -A workers.app worker``. No result back end: a job's row is its result."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+import structlog
+from celery import Celery, signals
+
+import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything can import onnxruntime)
+from accel.child import call
+from accel.report import HostSummary
+from accel.request import DescribeHostRequest
+from accel.sandbox import die_with_parent
+from store import workers
+from store.broker import TRANSPORT
+from store.database import Database
+from store.ids import new_id
+from store.settings import StoreSettings
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+BEAT_S = 5.0
+_DESCRIBE_S = 120.0
+
+worker_id = new_id()
+"""Who this worker is; its pool processes are forked and share it."""
+stopping = multiprocessing.get_context("fork").Event()
+"""Set when the worker was told to stop; pool processes see it too."""
+_main_pid = os.getpid()
+_beating = threading.Event()
+
+app = Celery("accel", broker=StoreSettings().broker_url, include=["workers.tasks"])
+app.conf.update(
+    # A message is a doorbell: it is acknowledged at once, and the dispatcher rings again when it is lost. Late
+    # acknowledgement would run long jobs again at the visibility timeout, and bring back the job that killed a worker.
+    task_acks_late=False,
+    worker_disable_prefetch=True,
+    worker_prefetch_multiplier=1,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    worker_enable_remote_control=False,
+    worker_hijack_root_logger=False,
+    worker_concurrency=WorkerSettings().worker_concurrency,
+    broker_connection_max_retries=None,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options=TRANSPORT,
+)
+
+
+@signals.worker_process_init.connect
+def _begin_pool_process(**_: object) -> None:
+    """A pool process dies with the worker: nobody would renew its leases' worker, and nobody could stop it."""
+    die_with_parent(_main_pid)
+
+
+@signals.worker_ready.connect
+def _announce(sender: object, **_: object) -> None:
+    """Say which queues this worker serves and what its host has, and go on saying that it is there."""
+    queues = sorted(sender.app.amqp.queues.consume_from)  # type: ignore[attr-defined]  # the consumer, untyped
+    threading.Thread(target=_beat, args=(queues,), daemon=True, name="beat").start()
+
+
+def _beat(queues: list[str]) -> None:
+    database = Database(StoreSettings().database_url)
+    summary = describe_host(WorkerSettings().scratch_dir)
+    announced = False
+    while not _beating.wait(BEAT_S if announced else 0):
+        try:
+            with database.write() as session:
+                if announced:
+                    workers.beat(session, worker_id)
+                else:
+                    workers.announce(
+                        session, worker_id, host=socket.gethostname(), pid=os.getpid(), queues=queues, summary=summary
+                    )
+            announced = True
+        except Exception as error:  # noqa: BLE001  (the database may be away for a while; the next beat tells)
+            log.warning("beat_failed", error=str(error)[:200])
+            _beating.wait(BEAT_S)
+    try:
+        with database.write() as session:
+            workers.retire(session, worker_id)
+    except Exception as error:  # noqa: BLE001  (it will be forgotten when it is not seen for a while)
+        log.warning("retire_failed", error=str(error)[:200])
+    database.dispose()
+
+
+def describe_host(scratch_dir: Path) -> HostSummary:
+    """What this host has, found out by the engine."""
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="describe-", dir=scratch_dir) as folder:
+        report = call(DescribeHostRequest(workspace=Path(folder)), timeout_s=_DESCRIBE_S).report
+    if not isinstance(report, HostSummary):
+        raise TypeError(f"the engine described its host by a report of {report.kind}")
+    return report
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    """Let running jobs end within their grace; their supervisors give back what does not."""
+    stopping.set()
+
+
+@signals.worker_shutdown.connect
+def _retire(**_: object) -> None:
+    _beating.set()
+    for thread in threading.enumerate():
+        if thread.name == "beat":
+            thread.join(timeout=5)

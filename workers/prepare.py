@@ -1,0 +1,90 @@
+"""From what a caller asked for to what the engine is asked: ids become files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from accel.request import BenchmarkRequest, CompressRequest, DatasetFile, EvaluateRequest, ModelFile
+from accel.sandbox import Limits
+from store import datasets, models
+from store.files import Files
+from store.ids import new_id
+from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
+
+WorkRequest = CompressRequest | EvaluateRequest | BenchmarkRequest
+
+
+def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits: Limits) -> WorkRequest:
+    """Make the engine's request.
+
+    Args:
+        spec: What was asked for.
+        session: A reading transaction.
+        files: Where the files are.
+        folder: The run's own folder; files that are not on this host are copied to it, the engine gets ``work`` in it.
+        limits: What the engine may take.
+
+    Raises:
+        NotFound: A model or dataset, or its file, is gone.
+    """
+    workspace, inputs = folder / "work", folder / "inputs"
+    workspace.mkdir()
+    inputs.mkdir()
+
+    def model(model_id: UUID) -> ModelFile:
+        sha256 = models.get(session, model_id).sha256
+        return ModelFile(model_id=str(model_id), path=files.fetch(sha256, inputs / f"{model_id}.onnx"))
+
+    def dataset(dataset_id: UUID) -> DatasetFile:
+        kept = datasets.get(session, dataset_id)
+        return DatasetFile(path=files.fetch(kept.sha256, inputs / f"{dataset_id}.data"), spec=kept.spec)
+
+    match spec:
+        case CompressSpec():
+            return CompressRequest(
+                workspace=workspace,
+                limits=limits,
+                seed=spec.seed,
+                model=model(spec.model_id),
+                dataset=dataset(spec.dataset_id) if spec.dataset_id else None,
+                binding=spec.binding,
+                steps=spec.steps,
+                result_ids=tuple(str(new_id()) for _ in spec.steps),
+                contract=spec.contract,
+                runtime=spec.runtime,
+            )
+        case EvaluateSpec():
+            return EvaluateRequest(
+                workspace=workspace,
+                limits=limits,
+                seed=spec.seed,
+                models=tuple(map(model, spec.model_ids)),
+                baseline_id=str(spec.baseline_id or spec.model_ids[0]),
+                dataset=dataset(spec.dataset_id),
+                split=spec.split,
+                binding=spec.binding,
+                metrics=spec.metrics,
+                runtime=spec.runtime,
+                batch_size=spec.batch_size,
+                contract=spec.contract,
+            )
+        case BenchmarkSpec():
+            return BenchmarkRequest(
+                workspace=workspace,
+                limits=limits,
+                seed=spec.seed,
+                models=tuple(map(model, spec.model_ids)),
+                baseline_id=str(spec.baseline_id or spec.model_ids[0]),
+                runtimes=spec.runtimes,
+                batch_sizes=spec.batch_sizes,
+                threads=spec.threads,
+                rounds=spec.rounds,
+                seconds_per_round=spec.seconds_per_round,
+                shapes=spec.shapes,
+            )
+        case _:
+            assert_never(spec)
