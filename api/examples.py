@@ -1,0 +1,87 @@
+"""Bodies that Swagger UI offers for each kind of job. They run as they stand once the ids are those of uploaded files."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi.openapi.models import Example
+
+from accel.technique import Technique
+from accel.techniques import TECHNIQUES
+
+MODEL_ID: Final = "01990000-0000-7000-8000-000000000001"
+JOB_ID: Final = "01990000-0000-7000-8000-000000000003"
+DATASET_ID: Final = "01990000-0000-7000-8000-000000000002"
+"""Placeholders; the docs page shows the ids of the newest uploads in their place."""
+
+Examples = dict[str, Example]
+
+
+def step_of(technique: type[Technique]) -> dict[str, Any]:
+    """The technique with its defaults, as a step of a recipe."""
+    step: dict[str, Any] = {"technique": technique.tag()}
+    for name, field in technique.model_fields.items():
+        if name != "technique" and isinstance(field.default, (bool, int, float, str)):
+            step[name] = field.default
+    return step
+
+
+def compress() -> Examples:
+    """One example for each technique, and a recipe of two."""
+    found: Examples = {}
+    for technique in TECHNIQUES:
+        body: dict[str, Any] = {"model_id": MODEL_ID, "steps": [step_of(technique)]}
+        if technique.needs_data:
+            body["dataset_id"] = DATASET_ID
+        found[technique.tag()] = {"summary": _first_line(technique), "value": body}
+    tags = {technique.tag() for technique in TECHNIQUES}
+    if {"optimize_graph", "quantize_static"} <= tags:
+        found["recipe_with_contract"] = {
+            "summary": "Optimise, then quantize; lose at most two points of accuracy.",
+            "value": {
+                "model_id": MODEL_ID,
+                "dataset_id": DATASET_ID,
+                "steps": [{"technique": "optimize_graph"}, {"technique": "quantize_static", "samples": 100}],
+                "contract": {"metric": "accuracy", "max_drop": 0.02, "confidence": 0.95},
+            },
+        }
+    return found
+
+
+EVALUATE: Final[Examples] = {
+    "accuracy": {
+        "summary": "Every metric of the task, on the test split.",
+        "value": {"model_ids": [MODEL_ID], "dataset_id": DATASET_ID, "split": "test"},
+    },
+    "with_contract": {
+        "summary": "Against a baseline, with a bound on the loss. Add the ids of compressed models.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "baseline_id": MODEL_ID,
+            "dataset_id": DATASET_ID,
+            "split": "test",
+            "contract": {"metric": "accuracy", "max_drop": 0.01, "confidence": 0.95},
+        },
+    },
+}
+
+BENCHMARK: Final[Examples] = {
+    "latency": {
+        "summary": "One image, one thread, ONNX Runtime on the CPU.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "runtimes": ["onnxruntime:cpu"],
+            "batch_sizes": [1],
+            "threads": [1],
+            "scenario": "single_stream",
+        },
+    },
+    "every_runtime": {
+        "summary": "Two batch sizes on every runtime that the worker has.",
+        "value": {"model_ids": [MODEL_ID], "baseline_id": MODEL_ID, "batch_sizes": [1, 8], "threads": [1, 2]},
+    },
+}
+
+
+def _first_line(technique: type[Technique]) -> str:
+    return (technique.__doc__ or technique.tag()).strip().partition("\n")[0]

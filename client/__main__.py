@@ -1,0 +1,248 @@
+"""The ``accel`` command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markdown import Markdown
+
+from client.http import Accel, AccelProblem, JobFailed
+from client.local import CannotStart, LocalStack
+from client.values import Job
+
+app = typer.Typer(help="Make models smaller and faster, and measure what that did.", no_args_is_help=True)
+out, err = Console(), Console(stderr=True)
+
+Url = Annotated[str, typer.Option("--url", envvar="ACCEL_URL", help="Address of the service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BindingFile = Annotated[Path | None, typer.Option("--binding", help="JSON file that says how columns become inputs.")]
+HOME = Path.home() / ".local" / "share" / "accel"
+LOCAL = "http://127.0.0.1:8000"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@app.command()
+def up(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 for one that is free.")] = 8000,
+    home: Annotated[Path, typer.Option(envvar="ACCEL_HOME", help="Folder of all state.")] = HOME,
+) -> None:
+    """Start the service on this machine, until Ctrl-C."""
+    stopping: list[int] = []
+    stack = LocalStack(home, host=host, port=port, say=err.print)
+
+    def stop(number: int, _: object) -> None:
+        if stopping:
+            stack.kill()
+        stopping.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    if host not in _LOOPBACK:
+        err.print(f"[yellow]Anybody who reaches {host}:{port} can use this service: it asks for no password.[/yellow]")
+    try:
+        stack.start()
+        out.print(f"Accel is ready.\n  Swagger UI  {stack.url}/docs\n  state       {stack.home}\nCtrl-C stops it.")
+        sys.stdout.flush()
+        stack.watch(lambda: bool(stopping))
+    except CannotStart as error:
+        err.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from None
+    finally:
+        stack.stop()
+
+
+@app.command()
+def upload_model(file: Path, *, name: str | None = None, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Upload an ONNX file, and print its id."""
+    with _service(url) as api:
+        _show(api.upload_model(file, name), as_json=as_json)
+
+
+@app.command()
+def upload_dataset(
+    file: Path,
+    *,
+    name: str | None = None,
+    spec: Annotated[str | None, typer.Option(help='JSON, such as {"task": "classification", "target": "y"}.')] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload an npz or npy file, and print its id."""
+    with _service(url) as api:
+        _show(api.upload_dataset(file, name, _json(spec, "--spec") if spec else None), as_json=as_json)
+
+
+@app.command()
+def compress(
+    model: Annotated[str, typer.Argument(help="Id of the model.")],
+    *,
+    step: Annotated[
+        list[str],
+        typer.Option(help='A technique by its name, or as JSON: {"technique": "quantize_static", "samples": 200}.'),
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Id of the dataset.")] = None,
+    binding: BindingFile = None,
+    max_drop: Annotated[float | None, typer.Option(help="Contract: the most accuracy that may be lost.")] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a recipe to a model, and wait for the result."""
+    steps = [_json(text, "--step") if text.lstrip().startswith("{") else {"technique": text} for text in step]
+    body = _given(
+        model_id=model,
+        steps=steps,
+        dataset_id=dataset,
+        binding=_read(binding),
+        contract=None if max_drop is None else {"max_drop": max_drop},
+    )
+    _run("compress", body, url, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
+    *,
+    dataset: Annotated[str, typer.Option(help="Id of the dataset.")],
+    binding: BindingFile = None,
+    split: str = "test",
+    runtime: str = "onnxruntime:cpu",
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the quality of models on a dataset."""
+    body = _given(model_ids=models, dataset_id=dataset, binding=_read(binding), split=split, runtime=runtime)
+    _run("evaluate", body, url, as_json=as_json)
+
+
+@app.command()
+def benchmark(
+    models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
+    *,
+    runtime: Annotated[list[str] | None, typer.Option(help="Runtimes; all that there are if left out.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option()] = None,
+    threads: Annotated[list[int] | None, typer.Option()] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the speed of models."""
+    body = _given(model_ids=models, runtimes=runtime, batch_sizes=batch_size, threads=threads)
+    _run("benchmark", body, url, as_json=as_json)
+
+
+@app.command()
+def jobs(*, state: str | None = None, kind: str | None = None, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """List jobs, newest first."""
+    with _service(url) as api:
+        for job in api.jobs(**_given(state=state, kind=kind)):
+            if as_json:
+                out.print_json(job.model_dump_json())
+            else:
+                out.print(f"{job.id}  {job.kind:<10} {job.state:<10} {job.phase}")
+
+
+@app.command()
+def wait(job: str, *, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Wait for the end of a job, showing its progress."""
+    with _service(url) as api:
+        _show(_follow(api, job), as_json=as_json)
+
+
+@app.command()
+def cancel(job: str, *, url: Url = LOCAL) -> None:
+    """Ask a job to stop."""
+    with _service(url) as api:
+        out.print(f"{job} is {api.cancel(job).state}")
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
+    *,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Show models side by side."""
+    with _service(url) as api:
+        if as_json:
+            out.print_json(api.compare(models, accept="application/json"))
+        else:
+            out.print(Markdown(api.compare(models)))
+
+
+@app.command()
+def download(model: str, file: Path, *, url: Url = LOCAL) -> None:
+    """Download a model's file."""
+    with _service(url) as api:
+        out.print(f"{api.download_model(model, file)}")
+
+
+@contextmanager
+def _service(url: str) -> Iterator[Accel]:
+    """The service, with errors as one line and an exit code instead of a traceback."""
+    try:
+        with Accel(url) as api:
+            yield api
+    except (AccelProblem, JobFailed) as error:
+        err.print(f"[red]{error}[/red]", markup=True, highlight=False)
+        raise typer.Exit(1) from None
+    except httpx.TransportError as error:
+        err.print(f"[red]{url} does not answer ({error}). Start the service by `accel up`, or set ACCEL_URL.[/red]")
+        raise typer.Exit(2) from None
+    except OSError as error:
+        err.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from None
+
+
+def _run(kind: str, body: dict[str, Any], url: str, *, as_json: bool) -> None:
+    with _service(url) as api:
+        _show(_follow(api, api.submit(kind, body).id), as_json=as_json)
+
+
+def _follow(api: Accel, job_id: str) -> Job:
+    with err.status(job_id) as status:
+        return api.wait(job_id, on_progress=lambda job: status.update(describe(job)))
+
+
+def describe(job: Job) -> str:
+    """Where a job stands, in a line."""
+    progress = job.progress
+    share = f" {progress.done}/{progress.total}" if progress.total else ""
+    return f"{job.kind} {job.state}: {job.phase}{share} {progress.message}".rstrip()
+
+
+def _show(value: BaseModel, *, as_json: bool) -> None:
+    if as_json or isinstance(value, Job):
+        out.print_json(value.model_dump_json())
+    else:
+        out.print(value.model_dump()["id"])
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read(path: Path | None) -> Any:
+    return None if path is None else _json(path.read_text(), str(path))
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{where} is not JSON: {error}") from None
+
+
+if __name__ == "__main__":
+    app(prog_name="accel")
