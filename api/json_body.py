@@ -23,7 +23,9 @@ def parse(text: bytes | bytearray) -> object:
         HttpFault: ``bad_json`` for anything else: NaN and infinities, lone surrogates, NUL, deep nesting.
     """
     try:
-        value: object = json.loads(text, parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
+        value: object = json.loads(
+            text.decode(), parse_constant=_constant, parse_float=_float, object_pairs_hook=_object
+        )
     except json.JSONDecodeError as error:
         raise HttpFault("bad_json", f"The body is not JSON: {error.msg} at character {error.pos}.") from None
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ class AccelProblem(Exception):
     """The service refused: ``code`` is stable, ``detail`` names the object, ``hint`` says what would help."""
 
     def __init__(self, status: int, code: str, detail: str, hint: str = "", errors: Sequence[Json] = ()) -> None:
-        places = "".join(f"\n  {e.get('pointer') or '/'}: {e.get('detail', '')}" for e in errors)
+        places = "".join(f" ({e['pointer']})" for e in errors if e.get("pointer"))
         super().__init__(f"{detail}{places}{f' {hint}' if hint else ''} [{code}, HTTP {status}]")
         self.status, self.code, self.detail, self.hint, self.errors = status, code, detail, hint, tuple(errors)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +34,20 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
-@dataclass
-class Ticker:
-    """Shows where a job stands: a line that changes in a terminal, else a line for each new phase."""
-
-    label: str
-    shown: str = ""
-
-    def __call__(self, job: Job) -> None:
-        """Show a job."""
-        done, total = job.progress.done, job.progress.total
-        share = f" {done}/{total}" if total else ""
-        if console.is_terminal:
-            console.print(f"  {self.label}: {job.phase}{share} {job.progress.message}\033[K", end="\r")
-        elif job.phase not in {self.shown, "done"}:
-            console.print(f"  {self.label}: {job.phase}")
-        self.shown = job.phase
-
-
 def run(api: Accel, kind: str, body: dict[str, Any], label: str) -> Job:
-    """Do a job, showing its progress."""
-    started = time.monotonic()
-    job = api.wait(api.submit(kind, body).id, on_progress=Ticker(label))
-    took = f"{label}: done in {time.monotonic() - started:.1f} s"
-    console.print(f"  {took}[K" if console.is_terminal else f"  {took}")
+    """Do a job, and show where it stands: in one line of a terminal, else in a line for each new phase."""
+    started, shown = time.monotonic(), {"done"}
+    with console.status(label) as status:
+
+        def show(job: Job) -> None:
+            share = f" {job.progress.done}/{job.progress.total}" if job.progress.total else ""
+            status.update(f"{label}: {job.phase}{share} {job.progress.message}")
+            if not console.is_terminal and job.phase not in shown:
+                console.print(f"  {label}: {job.phase}")
+                shown.add(job.phase)
+
+        job = api.wait(api.submit(kind, body).id, on_progress=show)
+    console.print(f"  {label}: done in {time.monotonic() - started:.1f} s")
     return job
 
 

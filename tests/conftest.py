@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 from hypothesis import settings
 
 import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything imports onnxruntime)
+
+# PostgreSQL's wheel asks for it at its import, and warns where a login session has not set it.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="accel-tests-"))
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")

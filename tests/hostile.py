@@ -56,8 +56,8 @@ def _external_constant() -> bytes:
 
 def _external_in_if() -> bytes:
     def branch(name: str) -> onnx.GraphProto:
-        node = helper.make_node("Add", ["x", f"{name}_w"], [f"{name}_y"], name)
-        return helper.make_graph([node], name, [], [_value(f"{name}_y")], [external(f"{name}_w")])
+        node = helper.make_node("Add", ["x", "inner_w"], [f"{name}_y"], name)
+        return helper.make_graph([node], name, [], [_value(f"{name}_y")], [external("inner_w")])
 
     nodes = [
         helper.make_node("Constant", [], ["yes"], "yes", value=numpy_helper.from_array(np.array(True))),
@@ -145,15 +145,36 @@ def _negative_dimension() -> bytes:
 
 
 def nested(depth: int) -> bytes:
-    """A model whose If nodes are nested so deep."""
-    node = helper.make_node("Identity", ["x"], ["y"], "deepest")
-    for level in range(depth):
-        graph = helper.make_graph([node], f"g{level}", [], [_value("y")])
-        node = helper.make_node("If", ["yes"], ["y"], f"if{level}", then_branch=graph, else_branch=graph)
-        # Both branches would double the bytes at each level.
-        del node.attribute[1].g.node[:]
+    """A model whose If nodes are nested so deep, written byte by byte: protobuf's own objects cannot go far enough."""
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y0"], "deepest")], "g", [], [_value("y0")])
+    inner = graph.SerializeToString()
+    for level in range(1, depth + 1):
+        name = f"y{level}" if level < depth else "y"
+        other = helper.make_node("Identity", ["x"], [f"other{level}"], f"other{level}")
+        shallow = helper.make_graph([other], "g", [], [_value(f"other{level}")])
+        choose = helper.make_node("If", ["yes"], [name], f"if{level}", else_branch=shallow).SerializeToString()
+        # AttributeProto: name (1), type (20) GRAPH (5), g (6). NodeProto: attribute (5). GraphProto: node (1), output (12).
+        branch = _field(1, b"then_branch") + b"\xa0\x01\x05" + _field(6, inner)
+        inner = _field(1, choose + _field(5, branch)) + _field(2, b"g") + _field(12, _value(name).SerializeToString())
     constant = helper.make_node("Constant", [], ["yes"], "yes", value=numpy_helper.from_array(np.array(True)))
-    return _model([constant, node]).SerializeToString()
+    model = _model([])
+    model.graph.Clear()
+    # ModelProto: graph (7). Fields of one message that come in two pieces are merged.
+    outer = _field(1, constant.SerializeToString()) + inner + _field(11, _value("x").SerializeToString())
+    return model.SerializeToString() + _field(7, outer)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A protobuf field with a length."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -205,7 +226,7 @@ FILES: tuple[Hostile, ...] = (
     Hostile("dangling_input", _dangling_input, "bad_model", "nowhere"),
     Hostile("external_initializer", _external_initializer, "external_data", "'w'"),
     Hostile("external_constant", _external_constant, "external_data", "'hidden'"),
-    Hostile("external_in_if", _external_in_if, "external_data", "'a_w'"),
+    Hostile("external_in_if", _external_in_if, "external_data", "'inner_w'"),
     Hostile("external_in_function", _external_in_function, "external_data", "'hidden'"),
     Hostile("external_in_function_default", _external_in_function_default, "external_data", "secret"),
     Hostile("external_sparse", _external_sparse, "external_data", "'w'"),

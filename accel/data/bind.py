@@ -24,6 +24,7 @@ class Feed:
 
     port: Port
     rows: Rows | None
+    column: str = ""
     steps: tuple[BindingStep, ...] = ()
     constant: Array | None = None
 
@@ -116,7 +117,7 @@ def bind(
         raise BindingMismatch(f"The model has no input {min(unknown)!r}; it has {names}.")
     feeds = tuple(_feed(port, _source(port, inputs, columns, target, binding), columns) for port in inputs)
     for feed in feeds:
-        _check(feed, explicit=feed.port.name in binding.inputs)
+        _check(feed)
     sizes = {p.port.shape[0] for p in feeds if p.rows is not None and p.port.shape and isinstance(p.port.shape[0], int)}
     if len(sizes) > 1:
         raise BindingMismatch(f"The model's inputs insist on different batch sizes: {sorted(map(str, sizes))}.")
@@ -140,9 +141,10 @@ def _source(
     free = [name for name in columns if name != target and name not in used]
     if open_inputs == [port.name] and len(free) == 1:
         return ColumnInput(column=free[0])
+    example = {"binding": {"inputs": {port.name: {"column": free[0] if free else "x"}}}}
     raise BindingMismatch(
         f"The input {port.name!r} of the model matches no column: there is {', '.join(columns)}.",
-        hint=f"Say where it comes from: {_example(port.name, free[0] if free else 'x', [])}.",
+        hint=f"Say where it comes from: {json.dumps(example)}.",
     )
 
 
@@ -153,10 +155,10 @@ def _feed(port: Port, source: ColumnInput | ConstantInput, columns: dict[str, Ro
         raise BindingMismatch(
             f"The input {port.name!r} is bound to the column {source.column!r}; there is {', '.join(columns)}."
         )
-    return Feed(port, columns[source.column], source.steps)
+    return Feed(port, columns[source.column], source.column, source.steps)
 
 
-def _check(feed: Feed, *, explicit: bool) -> None:
+def _check(feed: Feed) -> None:
     """Try the steps on one row, and compare the outcome with the input."""
     port = feed.port
     if feed.rows is None:
@@ -177,23 +179,28 @@ def _check(feed: Feed, *, explicit: bool) -> None:
         given += f", after {len(feed.steps)} steps {row.dtype} {list(row.shape[1:])}"
     wanted = f"{port.dtype} {['*' if not isinstance(d, int) else d for d in port.shape[1:]]}"
     message = f"The input {port.name!r} of the model takes {wanted} a row, but gets {given}."
-    steps: list[dict[str, object]] = [step.model_dump() for step in feed.steps]
-    column = "x" if explicit else "<column>"
-    if not _fits(port, row.shape, whole=False):
-        more: dict[str, object] = {"step": "add_axis", "axis": 1}
-        if row.ndim >= len(port.shape):
-            more = {"step": "reshape", "shape": [d if isinstance(d, int) else -1 for d in port.shape[1:]]}
-        raise BindingMismatch(
-            message, hint=f"Bind it with steps, such as {_example(port.name, column, [*steps, more])}."
-        )
+    fits = _fits(port, row.shape, whole=False)
+    if fits and _safe(row.dtype, port.dtype):
+        return
+    if fits:
+        message += " Numbers are not converted silently: raw pixels where 0 to 1 is expected ruin the accuracy."
+    steps = json.dumps({"binding": {"inputs": {port.name: {"column": feed.column, "steps": _help(feed, row)}}}})
+    raise BindingMismatch(message, hint=f"Bind it with steps, such as {steps}.")
+
+
+def _help(feed: Feed, row: Array) -> list[dict[str, object]]:
+    """Steps that would probably make the rows fit."""
+    port, steps = feed.port, [step.model_dump() for step in feed.steps]
     if port.dtype is not None and not _safe(row.dtype, port.dtype):
-        first: dict[str, object] = {"step": "cast", "dtype": str(port.dtype)}
-        if row.dtype == np.uint8:
-            first = {"step": "scale", "multiply": 1 / 255}
-        raise BindingMismatch(
-            message + " Numbers are not converted silently: raw pixels where 0 to 1 is expected ruin the accuracy.",
-            hint=f"Bind it with a step, such as {_example(port.name, column, [first, *steps])}.",
+        pixels = row.dtype == np.uint8 and port.dtype.kind == "f"
+        steps.insert(
+            0, {"step": "scale", "multiply": 1 / 255} if pixels else {"step": "cast", "dtype": str(port.dtype)}
         )
+    if _fits(port, row.shape, whole=False):
+        return steps
+    if row.ndim == len(port.shape) - 1:
+        return [*steps, {"step": "add_axis", "axis": 1}]
+    return [*steps, {"step": "reshape", "shape": [d if isinstance(d, int) else -1 for d in port.shape[1:]]}]
 
 
 def _fits(port: Port, shape: tuple[int, ...], *, whole: bool) -> bool:
@@ -204,14 +211,11 @@ def _fits(port: Port, shape: tuple[int, ...], *, whole: bool) -> bool:
     )
 
 
-def _safe(have: np.dtype[np.generic], want: np.dtype[np.generic]) -> bool:
+def _safe(have: np.dtype[np.generic], want: np.dtype[np.generic] | None) -> bool:
     """Whether every value keeps its meaning: wider whole numbers, and floats of any width."""
     return (
-        have == want
+        want is None
+        or have == want
         or (have.kind == want.kind == "f")
         or (have.kind in "iub" and want.kind in "iu" and np.can_cast(have, want))
     )
-
-
-def _example(name: str, column: str, steps: list[dict[str, object]]) -> str:
-    return json.dumps({"binding": {"inputs": {name: {"column": column, "steps": steps}}}})

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
+from google.protobuf.message import Message
 
 from accel.errors import BadModel, ExternalData, TooLarge, UnknownOperator
 
 MAX_NODES = 100_000
-MAX_DEPTH = 32
+MAX_DEPTH = 24
+"""Protobuf itself gives up at about thirty, with an error that says nothing."""
 MAX_ELEMENTS = 2**40
 
 STANDARD = frozenset({"", "ai.onnx"})
@@ -44,7 +46,9 @@ def bodies(model: onnx.ModelProto) -> Iterator[Body]:
         TooLarge: Graphs are nested too deeply.
     """
     for function in model.functions:
-        yield from _walk(list(function.node), [], 0)
+        # Defaults of a function's attributes hang on no node, yet a node inside may refer to them.
+        defaults = onnx.NodeProto(op_type="function", name=function.name, attribute=function.attribute_proto)
+        yield from _walk(list(function.node), _inside(defaults)[0], 0)
     yield from _walk(list(model.graph.node), _tensors(model.graph), 0)
 
 
@@ -57,6 +61,7 @@ def check(model: onnx.ModelProto) -> None:
         UnknownOperator: A node's operator is none that a runtime here has.
         TooLarge: It is beyond the limits.
     """
+    _check_texts(model)
     local = {(function.domain, function.name) for function in model.functions}
     nodes = 0
     for body in bodies(model):
@@ -80,15 +85,25 @@ def _walk(nodes: list[onnx.NodeProto], tensors: list[tuple[str, onnx.TensorProto
         raise TooLarge(f"Sub-graphs are nested more than {MAX_DEPTH} deep.")
     inner: list[onnx.GraphProto] = []
     for node in nodes:
-        for attribute in node.attribute:
-            owner = f"{node.op_type} {node.name!r}, attribute {attribute.name!r}"
-            tensors += [(owner, tensor) for tensor in (attribute.t, *attribute.tensors) if tensor.ByteSize()]
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                tensors += [(owner, part) for part in (sparse.values, sparse.indices) if part.ByteSize()]
-            inner += [graph for graph in (attribute.g, *attribute.graphs) if graph.ByteSize()]
+        held, graphs = _inside(node)
+        tensors += held
+        inner += graphs
     yield Body(nodes, tensors, depth)
     for graph in inner:
         yield from _walk(list(graph.node), _tensors(graph), depth + 1)
+
+
+def _inside(node: onnx.NodeProto) -> tuple[list[tuple[str, onnx.TensorProto]], list[onnx.GraphProto]]:
+    """Tensors and graphs in the attributes of a node."""
+    tensors: list[tuple[str, onnx.TensorProto]] = []
+    graphs: list[onnx.GraphProto] = []
+    for attribute in node.attribute:
+        owner = f"{node.op_type} {node.name!r}, attribute {attribute.name!r}"
+        tensors += [(owner, tensor) for tensor in (attribute.t, *attribute.tensors) if tensor.ByteSize()]
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            tensors += [(owner, part) for part in (sparse.values, sparse.indices) if part.ByteSize()]
+        graphs += [graph for graph in (attribute.g, *attribute.graphs) if graph.ByteSize()]
+    return tensors, graphs
 
 
 def _tensors(graph: onnx.GraphProto) -> list[tuple[str, onnx.TensorProto]]:
@@ -96,6 +111,25 @@ def _tensors(graph: onnx.GraphProto) -> list[tuple[str, onnx.TensorProto]]:
     for sparse in graph.sparse_initializer:
         found += [(f"sparse initializer {sparse.values.name!r}", part) for part in (sparse.values, sparse.indices)]
     return found
+
+
+def _check_texts(message: Message) -> None:
+    """Refuse names that could not be shown or stored: every text is UTF-8 without NUL."""
+    if isinstance(message, onnx.TensorProto):
+        texts = [message.name, message.doc_string]  # and not its elements, which may be gigabytes
+    else:
+        texts = []
+        for field, value in message.ListFields():
+            values = value if field.is_repeated else (value,)
+            if field.message_type is not None:
+                for part in values:
+                    _check_texts(part)
+            elif field.type == field.TYPE_STRING:
+                texts += values
+    for text in texts:
+        # The parser leaves what it cannot decode as bytes.
+        if isinstance(text, bytes) or "\0" in text:
+            raise BadModel(f"A name or text in the model is not valid UTF-8: {text!r:.80}.", hint="Export it again.")
 
 
 def _check_tensor(owner: str, tensor: onnx.TensorProto) -> None:

@@ -24,6 +24,7 @@ def simplify(model: onnx_ir.Model, workspace: Path) -> onnx_ir.Model:
     import onnx
     import onnx_ir
     import onnxruntime as ort
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from accel.graph.load import save
 
@@ -50,4 +51,6 @@ def simplify(model: onnx_ir.Model, workspace: Path) -> onnx_ir.Model:
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     proto.producer_name, proto.producer_version = model.producer_name or "", model.producer_version or ""
-    return onnx_ir.from_proto(proto)
+    simple = onnx_ir.from_proto(proto)
+    RemoveUnusedNodesPass()(simple)  # which the runtime leaves in place
+    return simple

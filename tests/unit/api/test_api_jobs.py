@@ -1,0 +1,224 @@
+"""Jobs over HTTP; this test plays the worker, on the same store."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import httpx
+import pytest
+
+from accel.report import Environment, EvaluatedModel, EvaluateReport
+from store import leases
+from store.ids import new_id
+from store.leases import Lease, Results
+from store.values import JobProgress
+from tests.api_service import Service, linear, serve, until
+
+ENVIRONMENT = Environment(cpu="x", cpu_features=(), cores=1, memory_bytes=1, platform="x", python="3", libraries={})
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["code"]
+
+
+def submit(service: Service, model_id: UUID, dataset_id: UUID, **headers: str) -> httpx.Response:
+    body = {"model_ids": [str(model_id)], "dataset_id": str(dataset_id)}
+    return service.http.post("/v1/jobs/evaluate", json=body, headers=headers)
+
+
+def claim(service: Service, job_id: str) -> Lease:
+    with service.database.write() as session:
+        lease = leases.claim(session, UUID(job_id), worker_id=new_id(), lease_s=60)
+    assert lease is not None
+    return lease
+
+
+def progress(service: Service, lease: Lease, done: int) -> None:
+    with service.database.write() as session:
+        leases.renew(session, lease, lease_s=60, phase="evaluating", progress=JobProgress(done, 10))
+
+
+def finish(service: Service, lease: Lease, model_id: UUID) -> None:
+    model = EvaluatedModel(model_id=str(model_id), runtime="onnxruntime:cpu", samples=20, metrics={})
+    report = EvaluateReport(split="test", baseline_id=str(model_id), models=(model,), environment=ENVIRONMENT)
+    with service.database.write() as session:
+        leases.finish(session, lease, Results(report))
+
+
+def test_a_job_is_taken_although_the_broker_is_away(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    began = time.perf_counter()
+    answer = submit(service, model_id, dataset_id)
+    assert answer.status_code == 202, answer.text
+    assert time.perf_counter() - began < 2
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert answer.headers["retry-after"] == "1"
+    assert (job["kind"], job["state"], job["spec"]["split"]) == ("evaluate", "queued", "test")
+    assert service.http.get(answer.headers["location"]).json() == job
+
+
+def test_every_kind(service: Service, model_id: UUID) -> None:
+    body = {"model_id": str(model_id), "steps": [{"technique": "optimize_graph"}]}
+    assert service.http.post("/v1/jobs/compress", json=body).json()["kind"] == "compress"
+    body = {"model_ids": [str(model_id)]}
+    assert service.http.post("/v1/jobs/benchmark", json=body).json()["kind"] == "benchmark"
+    listed = service.http.get("/v1/jobs?kind=benchmark&state=queued").json()["items"]
+    assert {job["kind"] for job in listed} == {"benchmark"}
+
+
+def test_references_are_checked_and_named(service: Service, model_id: UUID) -> None:
+    nobody = "01990000-0000-7000-8000-00000000000f"
+    answer = service.http.post("/v1/jobs/benchmark", json={"model_ids": [str(model_id), nobody]})
+    assert problem(answer) == (422, "unfit_reference")
+    assert answer.json()["errors"][0]["pointer"] == "/model_ids/1"
+    answer = service.http.post("/v1/jobs/evaluate", json={"model_ids": [str(model_id)], "dataset_id": nobody})
+    assert answer.json()["errors"][0]["pointer"] == "/dataset_id"
+    steps = [{"technique": "quantize_static"}]
+    answer = service.http.post("/v1/jobs/compress", json={"model_id": str(model_id), "steps": steps})
+    assert problem(answer) == (422, "dataset_required")
+    assert answer.json()["errors"][0]["pointer"] == "/dataset_id"
+
+
+def test_the_same_key_makes_one_job(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    first = submit(service, model_id, dataset_id, **key)
+    assert submit(service, model_id, dataset_id, **key).json() == first.json()
+    other = service.http.post("/v1/jobs/benchmark", json={"model_ids": [str(model_id)]}, headers=key)
+    assert problem(other) == (422, "idempotency_key_reused")
+    odd = submit(service, model_id, dataset_id, **{"Idempotency-Key": "x" * 256})
+    assert problem(odd) == (422, "invalid")
+
+
+def test_an_unchanged_job_is_304(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    where = job["links"]["self"]
+    tag = service.http.get(where).headers["etag"]
+    assert tag == f'W/"{job["version"]}"'
+    answer = service.http.get(where, headers={"if-none-match": tag})
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    claim(service, job["id"])
+    assert service.http.get(where, headers={"if-none-match": tag}).status_code == 200
+
+
+def later(work: object, *arguments: object) -> threading.Timer:
+    timer = threading.Timer(0.3, work, arguments)  # type: ignore[arg-type]
+    timer.start()
+    return timer
+
+
+def test_waiting_for_the_end(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    lease = claim(service, job["id"])
+    timers = [later(progress, service, lease, 1), threading.Timer(0.6, finish, (service, lease, model_id))]
+    timers[1].start()
+    answer = service.http.get(f"{job['links']['self']}?wait=15")
+    for timer in timers:
+        timer.join()
+    assert answer.json()["state"] == "succeeded"
+    assert answer.json()["report"]["kind"] == "evaluate"
+    assert "retry-after" not in answer.headers
+
+
+def test_waiting_for_any_change(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    timer = later(claim, service, job["id"])
+    answer = service.http.get(f"{job['links']['self']}?wait=15", headers={"if-none-match": f'W/"{job["version"]}"'})
+    timer.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "running")
+
+
+def test_waiting_in_vain(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    where = f"{job['links']['self']}?wait=0.3"
+    assert service.http.get(where).json()["state"] == "queued"
+    assert service.http.get(where, headers={"if-none-match": f'W/"{job["version"]}"'}).status_code == 304
+    for bad in ("61", "-1", "nan", "x"):
+        assert problem(service.http.get(f"{job['links']['self']}?wait={bad}")) == (422, "invalid")
+
+
+def test_cancel_and_retry(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    assert problem(service.http.post(job["links"]["retry"])) == (409, "illegal_transition")
+    cancelled = service.http.post(job["links"]["cancel"])
+    assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+    assert service.http.post(job["links"]["cancel"]).json()["state"] == "cancelled"
+    key = {"Idempotency-Key": "again"}
+    again = service.http.post(job["links"]["retry"], headers=key)
+    assert again.status_code == 202
+    assert again.json()["retry_of"] == job["id"]
+    assert again.json()["spec"] == job["spec"]
+    assert again.headers["location"] == again.json()["links"]["self"]
+    assert service.http.post(job["links"]["retry"], headers=key).json()["id"] == again.json()["id"]
+
+    running = submit(service, model_id, dataset_id).json()
+    claim(service, running["id"])
+    assert service.http.post(running["links"]["cancel"]).json()["cancel_requested"] is True
+
+
+@contextmanager
+def following(service: Service, path: str, **headers: str) -> Iterator[Iterator[dict[str, str]]]:
+    with service.http.stream("GET", path, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield parsed(answer.iter_lines())
+
+
+def parsed(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            event[name or "comment"] = value.strip()
+        else:
+            yield event
+            event = {}
+
+
+def test_events_as_they_happen(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    with following(service, job["links"]["events"]) as events:
+        assert next(events) == {"retry": "1000"}
+        first = next(events)
+        assert (first["event"], json.loads(first["data"])["state"]) == ("state", "queued")
+        lease = claim(service, job["id"])
+        assert json.loads(next(events)["data"])["state"] == "running"
+        progress(service, lease, 5)
+        event = next(events)
+        assert (event["event"], json.loads(event["data"])["progress"]["done"]) == ("progress", 5)
+        finish(service, lease, model_id)
+        last = next(events)
+        assert json.loads(last["data"])["state"] == "succeeded"
+        assert list(events) == []
+    version = service.http.get(job["links"]["self"]).json()["version"]
+    assert int(last["id"]) == version
+
+    with following(service, job["links"]["events"], **{"Last-Event-ID": event["id"]}) as events:
+        assert [found.get("id") for found in events] == [None, last["id"]]
+    with following(service, job["links"]["events"], **{"Last-Event-ID": last["id"]}) as events:
+        assert [found.get("id") for found in events] == [None]
+
+
+def test_events_that_are_asked_for_wrongly(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    for bad in ("x", "-1", "9" * 30):
+        answer = service.http.get(job["links"]["events"], headers={"Last-Event-ID": bad})
+        assert problem(answer) == (422, "invalid")
+    nobody = "/v1/jobs/01990000-0000-7000-8000-00000000000f/events"
+    assert problem(service.http.get(nobody)) == (404, "not_found")
+
+
+def test_silence_is_filled_and_who_leaves_is_forgotten(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serve(tmp_path_factory.mktemp("quiet"), keep_alive_s=0.1) as service:
+        model = service.upload_model(linear())
+        job = service.http.post("/v1/jobs/benchmark", json={"model_ids": [model["id"]]}).json()
+        with following(service, job["links"]["events"]) as events:
+            assert next(events) == {"retry": "1000"}
+            assert next(events)["event"] == "state"
+            assert next(events) == {"comment": "still here"}
+            until(lambda: b"accel_waiting_clients 1.0" in service.http.get("/metrics").content)
+        until(lambda: b"accel_waiting_clients 0.0" in service.http.get("/metrics").content)
