@@ -40,12 +40,15 @@ def up(
 ) -> None:
     """Start the service on this machine, until Ctrl-C."""
     stopping: list[int] = []
+    started = False
     stack = LocalStack(home, host=host, port=port, say=err.print)
 
     def stop(number: int, _: object) -> None:
         if stopping:
             stack.kill()
         stopping.append(number)
+        if not started:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
@@ -53,12 +56,15 @@ def up(
         err.print(f"[yellow]Anybody who reaches {host}:{port} can use this service: it asks for no password.[/yellow]")
     try:
         stack.start()
+        started = True
         out.print(f"Accel is ready.\n  Swagger UI  {stack.url}/docs\n  state       {stack.home}\nCtrl-C stops it.")
         sys.stdout.flush()
         stack.watch(lambda: bool(stopping))
     except CannotStart as error:
         err.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("Stopped before it was ready.")
     finally:
         stack.stop()
 

@@ -15,7 +15,7 @@ import httpx
 
 from client.values import Dataset, Event, Job, Model
 
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 _FIRST_WAIT_S = 0.2
 _POLL_S = 30
 _BLOCK = 1 << 20
@@ -178,10 +178,12 @@ class Accel:
                         last, failures = event.id, 0
                         ended = event.data.get("state") in {"succeeded", "failed", "cancelled"}
                         yield event
-            except httpx.TransportError:
+            except (httpx.TransportError, AccelProblem) as error:
                 failures += 1
-                if failures >= _ATTEMPTS:
+                away = not isinstance(error, AccelProblem) or error.status in _TRY_AGAIN
+                if not away or failures >= _ATTEMPTS:
                     raise
+            if not ended:
                 time.sleep(_FIRST_WAIT_S * 2**failures)
 
     def download_model(self, model_id: str, path: Path) -> Path:
@@ -280,6 +282,8 @@ def _problem(answer: httpx.Response) -> AccelProblem:
     try:
         body = answer.json()
     except ValueError:
+        body = None
+    if not isinstance(body, dict):
         body = {}
     return AccelProblem(
         answer.status_code,
@@ -296,8 +300,8 @@ def _sse(lines: Iterator[str]) -> Iterator[Event]:
     for line in lines:
         if line:
             name, _, value = line.partition(":")
-            if name:
-                fields[name] = value.removeprefix(" ")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
         elif "data" in fields:
             yield Event(
                 id=int(fields.get("id", 0)), type=fields.get("event", "message"), data=json.loads(fields["data"])

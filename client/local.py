@@ -107,7 +107,13 @@ class LocalStack:
         self._begin(_Piece("valkey", valkey), env)
         self._wait_until(broker.exists, "valkey")
         migrated = subprocess.run(
-            [python, "-m", "store.migrate"], env=env, cwd=self.home, capture_output=True, text=True, check=False
+            [python, "-m", "store.migrate"],
+            env=env,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=_leash(),
         )
         if migrated.returncode:
             raise CannotStart(f"The database could not be brought up to date:\n{migrated.stderr[-2000:]}")
@@ -138,7 +144,7 @@ class LocalStack:
                     continue
                 if time.monotonic() - piece.started_at > _HEALTHY_S:
                     piece.failures = 0
-                pause_s = min(_LONGEST_PAUSE_S, 0.2 * 2**piece.failures)
+                pause_s = min(_LONGEST_PAUSE_S, 0.2 * 2 ** min(piece.failures, 10))
                 self._say(
                     f"{piece.name} ended with code {piece.process.returncode} and is started again in {pause_s:g} s; "
                     f"see {self._log(piece)}"
@@ -162,6 +168,10 @@ class LocalStack:
             self._lock.close()
             self._lock = None
 
+    def pids(self) -> dict[str, int]:
+        """Process id of each piece that runs, by its name."""
+        return {piece.name: piece.process.pid for piece in self._pieces if piece.process is not None}
+
     def kill(self) -> None:
         """End every piece at once."""
         for piece in self._pieces:
@@ -179,7 +189,7 @@ class LocalStack:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  (one thread only)
+                preexec_fn=_leash(),  # noqa: PLW1509  (this process has one thread)
             )
         piece.started_at = time.monotonic()
         if piece not in self._pieces:
@@ -257,8 +267,18 @@ def _free_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _leash() -> Callable[[], None] | None:
+    """What a new process does first: ask to be killed when this one ends."""
+    if sys.platform != "linux":
+        return None
+    parent = os.getpid()
+
+    def hold() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it ended before the kernel was asked
+            os._exit(1)
+
+    return hold
 
 
 def _end(piece: _Piece) -> None:

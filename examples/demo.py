@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -148,7 +149,7 @@ def main() -> int:
             console.print(f"Accel is up at {stack.url}")
             with Accel(stack.url) as api:
                 demo(api)
-        except (CannotStart, AccelProblem, JobFailed) as error:
+        except (CannotStart, AccelProblem, JobFailed, httpx.HTTPError) as error:
             console.print(f"[red]{error}[/red]")
             return 1
         except KeyboardInterrupt:

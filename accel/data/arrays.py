@@ -23,6 +23,7 @@ MAX_BYTES = 2**40
 MAX_RATIO = 1_100
 """Deflate cannot pack more tightly than about 1,032 to 1, so a higher claim is a lie."""
 
+_LOCAL_HEADER = 30
 _MAGIC = b"\x93NUMPY"
 _KINDS = "biufU"
 _CONVERT = "Save it with np.savez('data.npz', x_test=..., y_test=...), arrays of numbers only."
@@ -51,19 +52,21 @@ class StoredArray:
     header: Header
     path: Path
     member: str | None
+    start: int = 0
+    """Where the array begins in the file; an array that is packed in a zip has no place of its own (-1)."""
 
     def open(self, workspace: Path) -> npt.NDArray[np.generic]:
         """Map the array into memory, read-only; a compressed one is unpacked into ``workspace`` once.
 
         Only pages that are read take memory, so that a dataset may be larger than the host's.
         """
-        path = self.path if self.member is None else self._unpacked(workspace)
         shape = self.header.shape
         if math.prod(shape) == 0:
             return np.empty(shape, self.header.dtype)
+        path, start = (self.path, self.start) if self.start >= 0 else (self._unpacked(workspace), 0)
         if self.header.fortran:
-            return np.memmap(path, self.header.dtype, "r", self.header.offset, shape, "F")
-        return np.memmap(path, self.header.dtype, "r", self.header.offset, shape, "C")
+            return np.memmap(path, self.header.dtype, "r", start + self.header.offset, shape, "F")
+        return np.memmap(path, self.header.dtype, "r", start + self.header.offset, shape, "C")
 
     def _unpacked(self, workspace: Path) -> Path:
         target = workspace / f"{self.member}".replace("/", "_")
@@ -138,7 +141,22 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) 
     with archive.open(member) as file:
         header = read_header(file, name)
     _check_size(name, header, member.file_size)
-    return StoredArray(name, header, path, member.filename)
+    return StoredArray(name, header, path, member.filename, _place(path, member))
+
+
+def _place(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where the bytes of a member begin, when they are stored as they are; else -1."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        return -1
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        local = file.read(_LOCAL_HEADER)
+    # The local header repeats the name, and has extra fields of its own (APPNOTE.TXT 4.3.7).
+    place = member.header_offset + _LOCAL_HEADER + int.from_bytes(local[26:28], "little")
+    place += int.from_bytes(local[28:30], "little")
+    if place + member.file_size > path.stat().st_size:
+        raise BadDataset(f"The member {member.filename!r} is cut off.", hint="Upload it again.")
+    return place
 
 
 def read_header(file: IO[bytes], name: str) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,35 @@ _CLASS_NAMES = "class_names"
 _TARGETS = ("y", "target", "label", "labels")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
-    """Some rows of a column: all of an array, or those of an index."""
+    """Some rows of a column: all of an array, or those of an index. The file is opened when the first row is read."""
 
-    array: Array
+    stored: StoredArray
+    workspace: Path
     index: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.array if self.index is None else self.index)
+        return self.stored.header.shape[0] if self.index is None else len(self.index)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Element type."""
+        return self.stored.header.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.stored.header.shape[1:]
+
+    @cached_property
+    def array(self) -> Array:
+        """The whole column, of these rows and others."""
+        return self.stored.open(self.workspace)
 
     def select(self, index: npt.NDArray[np.int64]) -> Rows:
         """Some of these rows."""
-        return Rows(self.array, index if self.index is None else self.index[index])
+        return Rows(self.stored, self.workspace, index if self.index is None else self.index[index])
 
     def take(self, start: int, stop: int) -> Array:
         """Rows from ``start`` to ``stop``, in memory."""
@@ -80,10 +97,10 @@ def open_dataset(path: Path, spec: DatasetSpec, workspace: Path) -> Dataset:
         else {"": _one_table(stored, notes)}
     )
     opened = {
-        split: {column: array.open(workspace) for column, array in columns.items()} for split, columns in names.items()
+        split: {column: Rows(array, workspace) for column, array in columns.items()} for split, columns in names.items()
     }
     for split, columns in opened.items():
-        lengths = {column: len(array) for column, array in columns.items()}
+        lengths = {column: len(rows) for column, rows in columns.items()}
         if len(set(lengths.values())) > 1:
             where = f"the split {split!r}" if split else "the table"
             raise BadDataset(
@@ -92,7 +109,7 @@ def open_dataset(path: Path, spec: DatasetSpec, workspace: Path) -> Dataset:
     if "" in opened:
         splits = _cut(opened[""], spec.splits, notes)
     else:
-        splits = {split: {name: Rows(array) for name, array in columns.items()} for split, columns in opened.items()}
+        splits = opened
         if spec.splits is not None:
             raise BadDataset("The arrays are split by their names already.", hint="Leave out `splits` in the spec.")
     return Dataset(splits, _summarize(splits, spec, _class_names(stored, workspace), notes))
@@ -132,16 +149,16 @@ def _one_table(stored: dict[str, StoredArray], notes: list[str]) -> dict[str, St
     return {name: array for name, array in stored.items() if lengths.get(name) == rows}
 
 
-def _cut(table: dict[str, Array], splits: Splits | None, notes: list[str]) -> dict[str, dict[str, Rows]]:
+def _cut(table: dict[str, Rows], splits: Splits | None, notes: list[str]) -> dict[str, dict[str, Rows]]:
     if splits is None:
         notes.append("The arrays name no splits, so that all rows are `test`; give `splits` to cut them.")
-        return {"test": {name: Rows(array) for name, array in table.items()}}
+        return {"test": table}
     rows = len(next(iter(table.values())))
     strata = [np.arange(rows)]
     if splits.stratify is not None:
         if splits.stratify not in table:
             raise BadDataset(f"There is no column {splits.stratify!r} to stratify by; there is {', '.join(table)}.")
-        _, inverse = np.unique(np.asarray(table[splits.stratify]), return_inverse=True)
+        _, inverse = np.unique(np.asarray(table[splits.stratify].array), return_inverse=True)
         strata = [np.flatnonzero(inverse == level) for level in range(int(inverse.max(initial=-1)) + 1)]
     chance = np.random.default_rng(splits.seed)
     parts: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in splits.fractions}
@@ -151,7 +168,7 @@ def _cut(table: dict[str, Array], splits: Splits | None, notes: list[str]) -> di
         for name, part in zip(parts, np.split(shuffled, bounds), strict=True):
             parts[name].append(part)
     index = {name: np.sort(np.concatenate(part)) for name, part in parts.items()}
-    return {name: {column: Rows(array, rows) for column, array in table.items()} for name, rows in index.items()}
+    return {name: {column: rows.select(chosen) for column, rows in table.items()} for name, chosen in index.items()}
 
 
 def _class_names(stored: dict[str, StoredArray], workspace: Path) -> tuple[str, ...] | None:
@@ -167,7 +184,7 @@ def _summarize(
     first = next(iter(splits.values()))
     for split, columns in splits.items():
         for name, rows in columns.items():
-            if name not in first or rows.array.shape[1:] != first[name].array.shape[1:]:
+            if name not in first or rows.shape != first[name].shape:
                 notes.append(f"The column {name!r} of the split {split!r} differs from that of the other splits.")
     target = spec.target
     if target is not None and target not in first:
@@ -182,16 +199,15 @@ def _summarize(
             target = None
     task = spec.task
     if task is None and target is not None:
-        task = "classification" if first[target].array.dtype.kind in "iub" else "regression"
-        notes.append(f"The task is taken to be {task}, by the target's type {first[target].array.dtype}.")
+        task = "classification" if first[target].dtype.kind in "iub" else "regression"
+        notes.append(f"The task is taken to be {task}, by the target's type {first[target].dtype}.")
     classes = None
-    if task == "classification" and target is not None and first[target].array.dtype.kind in "iub":
+    if task == "classification" and target is not None and first[target].dtype.kind in "iub":
         arrays = [columns[target].array for columns in splits.values() if target in columns]
         classes = max(int(array.max()) if array.size else -1 for array in arrays) + 1
     return DatasetSummary(
         columns=tuple(
-            ColumnSummary(name=name, dtype=str(rows.array.dtype), shape=rows.array.shape[1:])
-            for name, rows in first.items()
+            ColumnSummary(name=name, dtype=str(rows.dtype), shape=rows.shape) for name, rows in first.items()
         ),
         splits={split: len(next(iter(columns.values()))) for split, columns in splits.items()},
         task=task,
