@@ -140,7 +140,9 @@ def _nothing_held() -> bytes:
 
 def _negative_dimension() -> bytes:
     model = _model([helper.make_node("Add", ["x", "w"], ["y"], "add")])
-    model.graph.initializer.append(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[-2, -2], raw_data=b"\0" * 16))
+    model.graph.initializer.append(
+        TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[-2, -2], raw_data=b"\0" * 16)
+    )
     return model.SerializeToString()
 
 

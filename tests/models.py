@@ -158,7 +158,9 @@ def regression() -> onnx.ModelProto:
 def linear(weight: np.ndarray, *, name: str = "scores") -> onnx.ModelProto:
     """One matrix product with the weight that is given."""
     node = helper.make_node("MatMul", ["x", "w"], [name], "product")
-    return assemble([node], [_value("x", ["n", weight.shape[0]])], [_value(name, ["n", weight.shape[1]])], {"w": weight})
+    return assemble(
+        [node], [_value("x", ["n", weight.shape[0]])], [_value(name, ["n", weight.shape[1]])], {"w": weight}
+    )
 
 
 def embedding() -> onnx.ModelProto:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import mmap
 import os
 import socket
-import tempfile
 import threading
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from store.broker import TRANSPORT
 from store.database import Database
 from store.ids import new_id
 from store.settings import StoreSettings
+from workers.scratch import run_folder, sweep
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,8 @@ _DESCRIBE_S = 120.0
 
 worker_id = new_id()
 """Who this worker is; its pool processes are forked and share it."""
-stopping = multiprocessing.get_context("fork").Event()
-"""Set when the worker was told to stop; pool processes see it too."""
+# A shared byte, not an Event: an Event has a lock, and a pool process that is killed while it looks would keep it for ever.
+_stopping = mmap.mmap(-1, 1)
 _main_pid = os.getpid()
 _beating = threading.Event()
 
@@ -55,6 +55,11 @@ app.conf.update(
 )
 
 
+def stopping() -> bool:
+    """Whether the worker was told to stop; its pool processes see it too."""
+    return _stopping[0] == 1
+
+
 @signals.worker_process_init.connect
 def _begin_pool_process(**_: object) -> None:
     """A pool process dies with the worker: nobody would renew its leases' worker, and nobody could stop it."""
@@ -70,10 +75,13 @@ def _announce(sender: object, **_: object) -> None:
 
 def _beat(queues: list[str]) -> None:
     database = Database(StoreSettings().database_url)
-    summary = describe_host(WorkerSettings().scratch_dir)
+    scratch_dir = WorkerSettings().scratch_dir
+    summary = describe_host(scratch_dir)
     announced = False
     while not _beating.wait(BEAT_S if announced else 0):
         try:
+            if swept := sweep(scratch_dir):
+                log.info("scratch_swept", folders=swept)
             with database.write() as session:
                 if announced:
                     workers.beat(session, worker_id)
@@ -95,9 +103,10 @@ def _beat(queues: list[str]) -> None:
 
 def describe_host(scratch_dir: Path) -> HostSummary:
     """What this host has, found out by the engine."""
-    scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="describe-", dir=scratch_dir) as folder:
-        report = call(DescribeHostRequest(workspace=Path(folder)), timeout_s=_DESCRIBE_S).report
+    with run_folder(scratch_dir) as folder:
+        work = folder / "work"
+        work.mkdir()
+        report = call(DescribeHostRequest(workspace=work), timeout_s=_DESCRIBE_S).report
     if not isinstance(report, HostSummary):
         raise TypeError(f"the engine described its host by a report of {report.kind}")
     return report
@@ -106,7 +115,7 @@ def describe_host(scratch_dir: Path) -> HostSummary:
 @signals.worker_shutting_down.connect
 def _stop(**_: object) -> None:
     """Let running jobs end within their grace; their supervisors give back what does not."""
-    stopping.set()
+    _stopping[0] = 1
 
 
 @signals.worker_shutdown.connect

@@ -12,25 +12,21 @@ _ASK_AGAIN_S = 0.1
 
 
 @contextmanager
-def host(lock: Path, *, alone: bool, waiting: Callable[[], bool]) -> Iterator[bool]:
+def host(lock: Path, *, alone: bool, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the host while the block runs.
 
     Args:
         lock: The host's lock file; the kernel lets go of it when its holder dies.
         alone: Whether nobody else may work meanwhile.
-        waiting: Called now and then while others work; False gives up.
-
-    Yields:
-        Whether the host is held.
+        waiting: Called now and then while others work; what it raises ends the wait.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        held = _try(file.fileno(), kind)
-        while not held and waiting():
+        while not _try(file.fileno(), kind):
+            waiting()
             time.sleep(_ASK_AGAIN_S)
-            held = _try(file.fileno(), kind)
-        yield held
+        yield
 
 
 def _try(descriptor: int, kind: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from store.values import JobProgress
 from workers.host import host
 from workers.prepare import prepare
 from workers.results import keep_files
+from workers.scratch import run_folder
+from workers.scratch import run_folder
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -179,19 +180,16 @@ class Supervisor:
                 hint="Free some space on the worker, then retry the job.",
             )
         alone = isinstance(lease.spec, BenchmarkSpec)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.worker.scratch_dir))
-        try:
-            with host(self.worker.host_lock, alone=alone, waiting=lambda: self._wait(watch, alone=alone)) as held:
-                if held:
-                    self._run_engine(lease, watch, folder)
-        finally:
-            shutil.rmtree(folder)
+        with (
+            run_folder(self.worker.scratch_dir) as folder,
+            host(self.worker.host_lock, alone=alone, waiting=lambda: self._wait(watch, alone=alone)),
+        ):
+            self._run_engine(lease, watch, folder)
 
-    def _wait(self, watch: _Watch, *, alone: bool) -> bool:
+    def _wait(self, watch: _Watch, *, alone: bool) -> None:
         why = "waiting until no other job runs here" if alone else "waiting for a benchmark to end"
         watch.progress = Progress(phase="waiting_for_host", message=why)
         watch.look()
-        return True
 
     def _run_engine(self, lease: Lease, watch: _Watch, folder: Path) -> None:
         limits = Limits(memory_bytes=self.worker.engine_memory_bytes, file_bytes=self.worker.engine_file_bytes)

@@ -39,7 +39,7 @@ def _supervisor() -> Supervisor:
         settings=settings,
         worker=WorkerSettings(),
         worker_id=worker_id,
-        stopping=stopping.is_set,
+        stopping=stopping,
     )
 
 

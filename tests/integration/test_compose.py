@@ -121,7 +121,7 @@ def natively(name: str) -> list[str]:
     """A service's command with this interpreter, on the loopback address."""
     command = SERVICES[name]["command"]
     assert command[0] == "python", shlex.join(command)
-    return [sys.executable, *("127.0.0.1" if arg == "0.0.0.0" else arg for arg in command[1:])]  # noqa: S104  (replaced)
+    return [sys.executable, *("127.0.0.1" if arg == "0.0.0.0" else arg for arg in command[1:])]
 
 
 def until(ready: Callable[[], bool], what: str, *, within_s: float = 20) -> None:

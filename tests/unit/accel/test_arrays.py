@@ -169,7 +169,9 @@ def test_damage_within_a_compressed_array_is_found_when_it_is_opened(tmp_path: P
 
 
 @given(place=st.integers(0, 2**31), value=st.integers(0, 255), packed=st.booleans())
-def test_one_wrong_byte_in_an_npz(tmp_path_factory: pytest.TempPathFactory, place: int, value: int, packed: bool) -> None:  # noqa: FBT001
+def test_one_wrong_byte_in_an_npz(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int, packed: bool
+) -> None:  # noqa: FBT001
     """Whatever byte of the archive is wrong: it is refused as such, or the arrays can be listed."""
     buffer = io.BytesIO()
     (np.savez_compressed if packed else np.savez)(buffer, x=np.arange(20.0), y=np.arange(20))

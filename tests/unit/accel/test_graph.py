@@ -105,7 +105,9 @@ def test_four_bit_tensors_fit_by_their_bits() -> None:
         opset=21,
     )
     model.ir_version = 10
-    model.graph.initializer.append(TensorProto(name="w", data_type=TensorProto.INT4, dims=[5], raw_data=b"\x11\x11\x01"))
+    model.graph.initializer.append(
+        TensorProto(name="w", data_type=TensorProto.INT4, dims=[5], raw_data=b"\x11\x11\x01")
+    )
     check(model)
     model.graph.initializer[-1].raw_data = b"\x11\x11"
     with pytest.raises(BadModel, match="3 bytes"):

@@ -1,0 +1,108 @@
+"""SIGKILL on everything, at random moments: every job ends exactly once, and nothing is left behind or lost."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from store import jobs, models
+from store.states import JobState
+from tests.models import convnet
+from tests.stack import Stack, stack, until
+from workers.scratch import sweep
+
+_JOBS = 64
+_FAULTS_FOR_S = 40.0
+_SEED = 20_261_124
+_PIECES = ("worker1", "worker2", "valkey", "dispatcher", "reaper")
+
+
+@pytest.mark.timeout(240)
+def test_every_job_ends_exactly_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = random.Random(_SEED)
+    with stack(
+        tmp_path,
+        *("valkey", "worker1", "worker2", "dispatcher", "reaper"),
+        lease_seconds=3,
+        dispatch_retry_seconds=2,
+        max_attempts=12,
+    ) as system:
+        model_id = system.model(convnet())
+        ids = [
+            system.submit("compress", model_id=model_id, steps=[{"technique": technique}], seed=number)
+            for number in range(_JOBS)
+            for technique in [("optimize_graph", "convert_float16")[number % 2]]
+        ]
+        faults = collections.Counter[str]()
+        until_fault_s = time.monotonic() + _FAULTS_FOR_S
+        while time.monotonic() < until_fault_s and not _all_ended(system):
+            faults[_break_something(system, chance)] += 1
+            time.sleep(chance.uniform(0.3, 1.2))
+        until(lambda: _all_ended(system), "all jobs end", within_s=120, pause_s=0.2)
+
+        _check_jobs(system, ids)
+        ended = collections.Counter(system.job(job_id).state for job_id in ids)
+        attempts = sum(system.job(job_id).attempt for job_id in ids)
+        until(lambda: not system.engines(), "engines end with their jobs")
+        assert {name: system.stop(name) for name in ("worker1", "worker2", "reaper")} == dict.fromkeys(
+            ("worker1", "worker2", "reaper"), 0
+        )
+        system.kill("dispatcher")
+        assert system.processes() == []
+        sweep(system.scratch)
+        assert sorted(path.name for path in system.scratch.iterdir()) in ([], ["host.lock"])
+    with capsys.disabled():
+        told = ", ".join(f"{count}x {what}" for what, count in sorted(faults.items()))
+        print(f"\n{_JOBS} jobs, {attempts} attempts, {sum(faults.values())} faults ({told}): {dict(ended)}")
+    assert ended[JobState.SUCCEEDED] >= _JOBS - 2
+    assert sum(faults.values()) >= 25
+    assert len(faults) >= 6
+
+
+def _break_something(system: Stack, chance: random.Random) -> str:
+    """Kill one thing; what is a piece is started again, as a supervisor would."""
+    what = chance.choice((*_PIECES, "engine", "engine", "pool"))
+    if what in _PIECES:
+        system.kill(what)
+        system.start(what)
+        return what
+    victims = system.engines() if what == "engine" else system.pool()
+    if not victims:
+        return "nothing to kill"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(chance.choice(sorted(victims)), signal.SIGKILL)
+    return what
+
+
+def _all_ended(system: Stack) -> bool:
+    with system.database.read() as session:
+        return not {state for _, state in jobs.counts(session)} & {JobState.QUEUED, JobState.RUNNING}
+
+
+def _check_jobs(system: Stack, ids: list[object]) -> None:
+    terminal = {"succeeded", "failed", "cancelled"}
+    for job_id in ids:
+        job = system.job(job_id)
+        with system.database.read() as session:
+            history = jobs.events(session, job.id, after=0)
+        assert [event.seq for event in history] == list(range(1, job.version + 1))
+        assert sum(any(f'"state": "{end}"' in event.data for end in terminal) for event in history) == 1
+        assert 1 <= job.attempt <= job.max_attempts
+        if job.state == JobState.SUCCEEDED:
+            assert len(job.model_ids) == 1
+            with system.database.read() as session:
+                model = models.get(session, job.model_ids[0])
+            kept = system.files.fetch(model.sha256, Path(os.devnull))
+            assert hashlib.sha256(kept.read_bytes()).hexdigest() == model.sha256
+            assert kept.stat().st_size == model.size_bytes
+        else:
+            assert job.error is not None
+            assert job.error.code in {"worker_lost", "engine_crashed"}
