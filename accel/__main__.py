@@ -63,19 +63,30 @@ def _answer(text: bytes, out: IO[str]) -> Done | Failed:
     except AccelError as error:
         return Failed(code=error.code, message=error.message, hint=error.hint)
     except MemoryError:
-        return Failed(
-            code="out_of_memory",
-            message="The work needs more memory than the engine may take.",
-            hint="Use a smaller model, fewer samples, or a worker with more memory.",
-        )
+        return _out_of_memory()
+    except ImportError as error:
+        traceback.print_exc()
+        if "failed to map segment" in str(error):  # a library that did not fit below the limit of address space
+            return _out_of_memory()
+        return Failed(code="internal", message=f"The engine lacks a library: {error.name or error}.")
     except OSError as error:
         traceback.print_exc()
         if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}:
             return Failed(code="disk_full", message="There is no space left for the result.", hint="Free some space.")
+        if error.errno == errno.ENOMEM:
+            return _out_of_memory()
         return Failed(code="internal", message=f"The engine met an error: {error.strerror or error}.")
     except Exception as error:  # noqa: BLE001  (the last line of defence: the caller gets an answer, the log the traceback)
         traceback.print_exc()
         return Failed(code="internal", message=f"The engine met an unforeseen {type(error).__name__}: {error}")
+
+
+def _out_of_memory() -> Failed:
+    return Failed(
+        code="out_of_memory",
+        message="The work needs more memory than the engine may take.",
+        hint="Use a smaller model, fewer samples, or a worker with more memory.",
+    )
 
 
 def _parse(text: bytes) -> EngineRequest:

@@ -15,6 +15,7 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from store.errors import DigestMismatch, NoSpace, NotFound
+from store.ids import new_id
 
 _BLOCK = 1 << 20
 
@@ -64,7 +65,7 @@ class Files:
         Returns:
             SHA-256 and size in bytes.
         """
-        spooled = self.spool_dir / f"{os.getpid()}-{path.name}.part"
+        spooled = self.spool_dir / f"{new_id()}.part"  # process ids repeat where several containers share the folder
         digest = hashlib.sha256()
         try:
             with path.open("rb") as source, spooled.open("wb") as copy:

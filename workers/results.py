@@ -10,30 +10,36 @@ from sqlalchemy.orm import Session
 from accel.errors import ResultBroken
 from accel.events import Done, ResultFile
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport
+from accel.request import CompressRequest
 from store import models
 from store.files import Files
 from store.leases import NewModel, Results
-from store.specs import CompressSpec, JobSpec
+from workers.prepare import WorkRequest
 
 _NAME_LENGTH = 200
 
 
-def keep_files(done: Done, spec: JobSpec, workspace: Path, files: Files, session: Session) -> Results:
+def keep_files(done: Done, request: WorkRequest, files: Files, session: Session) -> Results:
     """Keep the files of an answer, and say what is to be written about them.
 
     Raises:
         ResultBroken: The engine names a file outside its workspace, or answers another question.
         NoSpace: The files do not fit on the disk.
     """
-    if not isinstance(done.report, CompressReport | EvaluateReport | BenchmarkReport) or done.report.kind != spec.kind:
-        raise ResultBroken(f"The engine answered with a report of {done.report.kind}, not of {spec.kind}.")
+    report = done.report
+    if not isinstance(report, CompressReport | EvaluateReport | BenchmarkReport) or report.kind != request.kind:
+        raise ResultBroken(f"The engine answered with a report of {report.kind}, not of {request.kind}.")
     made = []
-    if isinstance(spec, CompressSpec):
-        name = models.get(session, spec.model_id).name
-        for file, step in zip(done.files, spec.steps, strict=True):
+    if isinstance(request, CompressRequest):
+        first = request.model.model_id
+        asked = list(zip(request.result_ids, (first, *request.result_ids), strict=False))
+        if [(file.model_id, file.parent_id) for file in done.files] != asked:
+            raise ResultBroken("The engine names other results than those it was asked for.")
+        name = models.get(session, UUID(first)).name
+        for file, step in zip(done.files, request.steps, strict=True):
             name = f"{name} + {step.tag()}"[:_NAME_LENGTH]
-            made.append(_keep(file, name, workspace, files))
-    return Results(report=done.report, models=tuple(made))
+            made.append(_keep(file, name, request.workspace, files))
+    return Results(report=report, models=tuple(made))
 
 
 def _keep(file: ResultFile, name: str, workspace: Path, files: Files) -> NewModel:

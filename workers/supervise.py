@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -27,7 +28,6 @@ from store.values import JobProgress
 from workers.host import host
 from workers.prepare import prepare
 from workers.results import keep_files
-from workers.scratch import run_folder
 from workers.scratch import run_folder
 from workers.settings import WorkerSettings
 
@@ -165,6 +165,11 @@ class Supervisor:
                 raise
             self._fail(lease, error.code, error.message, error.hint)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                self._fail(
+                    lease, NoSpace.code, "The worker's disk is full.", "Free some space on it, then retry the job."
+                )
+                return
             self._fail(lease, "worker_failed", f"The worker met an error: {error.strerror or error}", "See its log.")
             log.exception("worker_failed", job_id=str(lease.job_id))
         except Exception as error:
@@ -217,7 +222,7 @@ class Supervisor:
         watch.progress = Progress(phase="storing")
         watch.look()
         with self.database.read() as session:
-            results = keep_files(done, lease.spec, request.workspace, self.files, session)
+            results = keep_files(done, request, self.files, session)
         with self.database.write() as session:
             leases.finish(session, lease, results)
 

@@ -5,12 +5,15 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -24,6 +27,12 @@ MAX_RATIO = 1_100
 """Deflate cannot pack more tightly than about 1,032 to 1, so a higher claim is a lie."""
 
 _LOCAL_HEADER = 30
+# What the zip library raises for a file that is damaged or made to be odd, each from another corner of it.
+_DAMAGED = (
+    zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error,
+)  # fmt: skip
+_VERSIONS = frozenset({(1, 0), (2, 0), (3, 0)})
+_MAX_AXES = 16
 _MAGIC = b"\x93NUMPY"
 _KINDS = "biufU"
 _CONVERT = "Save it with np.savez('data.npz', x_test=..., y_test=...), arrays of numbers only."
@@ -79,7 +88,7 @@ class StoredArray:
                     partial.open("wb") as file,
                 ):
                     shutil.copyfileobj(packed, file, 1 << 20)
-            except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            except _DAMAGED as error:
                 raise BadDataset(f"The array {self.name!r} is damaged: {error}", hint=_CONVERT) from error
             partial.replace(target)
         return target
@@ -111,7 +120,9 @@ def _read_npz(path: Path) -> list[StoredArray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [_read_member(archive, member, path) for member in _members(archive)]
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
+            raise
         raise BadDataset(f"The npz file is damaged or cut off: {error}", hint="Upload it again.") from error
 
 
@@ -167,9 +178,11 @@ def read_header(file: IO[bytes], name: str) -> Header:
     """
     try:
         version = np.lib.format.read_magic(file)
+        if version not in _VERSIONS:
+            raise ValueError(f"the format's version {version} is unknown")  # noqa: TRY301  (as NumPy would say it)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file, max_header_size=10_000)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
         raise BadDataset(f"The header of the array {name!r} is malformed: {str(error)[:200]}", hint=_CONVERT) from error
     if dtype.hasobject:
         raise BadDataset(
@@ -178,6 +191,10 @@ def read_header(file: IO[bytes], name: str) -> Header:
         )
     if dtype.kind not in _KINDS or dtype.names:
         raise BadDataset(f"The array {name!r} has elements of type {dtype}.", hint=_CONVERT)
+    if not dtype.itemsize or len(shape) > _MAX_AXES:
+        raise BadDataset(f"The array {name!r} has elements of no size, or more than {_MAX_AXES} axes.", hint=_CONVERT)
+    if any(size > MAX_BYTES for size in shape):
+        raise TooLarge(f"The array {name!r} claims an axis of more than {MAX_BYTES:,}.", hint=_CONVERT)
     if any(size < 0 for size in shape):
         raise BadDataset(f"The array {name!r} claims the shape {shape}.", hint=_CONVERT)
     return Header(dtype, shape, fortran, file.tell())

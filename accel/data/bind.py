@@ -138,6 +138,7 @@ def _source(
         return ColumnInput(column=port.name)
     open_inputs = [p.name for p in inputs if p.name not in binding.inputs and p.name not in columns]
     used = {source.column for source in binding.inputs.values() if isinstance(source, ColumnInput)}
+    used |= {p.name for p in inputs if p.name not in binding.inputs}
     free = [name for name in columns if name != target and name not in used]
     if open_inputs == [port.name] and len(free) == 1:
         return ColumnInput(column=free[0])

@@ -183,4 +183,6 @@ def _quantized(context: Context, quantize: Callable[[Path], None]) -> onnx_ir.Mo
         raise TechniqueFailed(
             "The quantizer changed nothing in this model: its weights are not constant, or in sub-graphs."
         )
-    return onnx_ir.from_proto(proto)
+    quantized = onnx_ir.from_proto(proto)
+    quantized.graph.sort()  # the quantizer does not see what sub-graphs take from outside
+    return quantized

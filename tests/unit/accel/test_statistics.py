@@ -1,0 +1,172 @@
+"""Intervals, tests and verdicts of evaluations and benchmarks, against hand-computed values and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accel.benchmark.statistics import doubts, percentile, speedup, summarize
+from accel.errors import BindingMismatch, LabelsOutOfRange
+from accel.evaluation import metrics
+from accel.evaluation.contract import Contract
+from accel.evaluation.metrics import Predictions
+from accel.evaluation.statistics import bootstrap, mcnemar, paired_drop, wilson
+from accel.evaluation.verdict import judge
+
+
+def classes(*values: int) -> Predictions:
+    return Predictions(np.array(values, np.int64), None, None)
+
+
+def flags(right: int, wrong: int) -> np.ndarray:
+    return np.repeat([True, False], [right, wrong])
+
+
+def test_wilson_against_its_published_values() -> None:
+    # Newcombe (Stat. Med. 17, 1998), table I: 81 of 263 and 0 of 20.
+    some = wilson(81, 263)
+    assert (round(some.low or 0, 4), round(some.high or 0, 4)) == (0.2553, 0.3662)
+    none = wilson(0, 20)
+    assert none.low == pytest.approx(0, abs=1e-12)
+    assert round(none.high or 0, 4) == 0.1611
+
+
+def test_mcnemar_is_the_binomial_test() -> None:
+    baseline = np.array([True] * 10 + [False] * 2 + [True] * 8)
+    model = np.array([False] * 10 + [True] * 2 + [True] * 8)
+    # Twice the chance of at most 2 heads in 12 throws: 2 * (1 + 12 + 66) / 4096.
+    assert mcnemar(baseline, model) == pytest.approx(2 * 79 / 4096)
+    assert mcnemar(model, model) == 1.0
+
+
+def test_paired_drop_stays_honest_where_nothing_differs() -> None:
+    same = flags(3, 2)
+    drop = paired_drop(same, same)
+    assert drop.value == 0
+    assert (drop.high or 0) > 0.3
+
+
+def test_paired_drop_covers_the_truth() -> None:
+    chance = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        draw = chance.random(150)
+        baseline, model = draw < 0.9, (draw < 0.82) | (draw > 0.97)  # loses 8 %, wins 3 %: the truth is 5 %
+        drop = paired_drop(baseline, model)
+        covered += (drop.low or 0) <= 0.05 <= (drop.high or 0)
+    assert covered / 400 >= 0.93
+
+
+def test_bootstrap_covers_the_mean() -> None:
+    chance = np.random.default_rng(2)
+    covered = 0
+    for seed in range(150):
+        sample = chance.exponential(size=80)
+        found = bootstrap(lambda w, s=sample: float(np.average(s, weights=w)), 80, seed=seed)
+        covered += (found.low or 0) <= 1 <= (found.high or 0)
+    assert covered / 150 >= 0.87
+
+
+def test_metrics_against_hand_values() -> None:
+    labels = np.array([0, 0, 1, 1, 2])
+    said = classes(0, 1, 1, 1, 0)
+    assert metrics.value("accuracy", said, labels) == pytest.approx(3 / 5)
+    # F1: class 0 2*1/(2+2), class 1 2*2/(2+3), class 2 0.
+    assert metrics.value("macro_f1", said, labels) == pytest.approx((0.5 + 0.8 + 0) / 3)
+    values = Predictions(None, None, np.array([[1.0], [3.0]]))
+    truth = np.array([2.0, 5.0])
+    assert metrics.value("mae", values, truth) == pytest.approx(1.5)
+    assert metrics.value("rmse", values, truth) == pytest.approx(np.sqrt(2.5))
+    assert metrics.value("r2", values, truth) == pytest.approx(1 - 2.5 / 2.25)
+
+
+def test_predictions_of_every_shape() -> None:
+    scores = np.eye(7, dtype=np.float32)
+    said = metrics.predictions([scores[:3], scores[3:]], classes=True, name="o")
+    np.testing.assert_array_equal(said.classes, range(7))
+    assert said.top is not None
+    assert metrics.correct("top5_accuracy", said, np.arange(7)).all()
+    one = metrics.predictions([np.array([[0.2], [0.7]], np.float32)], classes=True, name="o")
+    np.testing.assert_array_equal(one.classes, [0, 1])
+    logit = metrics.predictions([np.array([-3.0, 0.4], np.float32)], classes=True, name="o")
+    np.testing.assert_array_equal(logit.classes, [0, 1])
+    named = metrics.predictions([np.array([4, 2])], classes=True, name="o")
+    np.testing.assert_array_equal(named.classes, [4, 2])
+    with pytest.raises(BindingMismatch, match="one row of class scores"):
+        metrics.predictions([np.zeros((2, 3, 4), np.float32)], classes=True, name="o")
+
+
+def test_labels_without_a_class_are_counted() -> None:
+    with pytest.raises(LabelsOutOfRange, match=r"label 9 is outside the model's 4 classes.*2 of 3"):
+        metrics.check_labels(np.array([1, 9, -1]), 4, "o")
+    with pytest.raises(LabelsOutOfRange, match="whole numbers"):
+        metrics.check_labels(np.array(["cat"]), 4, "o")
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "n", "outcome"),
+    [(2, 2, 5000, "met"), (400, 0, 5000, "not_met"), (0, 0, 20, "inconclusive"), (60, 15, 5000, "inconclusive")],
+)
+def test_verdicts(lost: int, won: int, n: int, outcome: str) -> None:
+    labels = np.zeros(n, np.int64)
+    baseline, model = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    model[:lost] = 1
+    baseline[n - won :] = 1
+    verdict = judge(
+        Contract(max_drop=0.01), Predictions(baseline, None, None), Predictions(model, None, None), labels, seed=0
+    )
+    assert verdict.outcome == outcome, verdict.explanation
+    assert (verdict.samples_needed is not None) == (outcome == "inconclusive")
+
+
+def test_errors_rise_where_accuracies_drop() -> None:
+    chance = np.random.default_rng(0)
+    truth = chance.standard_normal(300)
+    good, bad = (
+        Predictions(None, None, (truth + noise * chance.standard_normal(300))[:, None]) for noise in (0.1, 0.5)
+    )
+    drop = metrics.drop("rmse", good, bad, truth, seed=0)
+    assert drop.value > 0.3
+    assert (drop.low or 0) > 0.2
+    contract = Contract(metric="rmse", max_drop=0.1)
+    assert judge(contract, good, bad, truth, seed=0).outcome == "not_met"
+
+
+def test_tails_need_ten_samples_beyond() -> None:
+    assert percentile(np.arange(99.0), 0.9) is None
+    assert percentile(np.arange(100.0), 0.9) == 89
+    summary = summarize([float(value) for value in range(1, 202)])
+    assert (summary.median, summary.p95, summary.p99) == (101, 191, None)
+    assert summary.mad == 50
+
+
+@given(st.floats(0.2, 5), st.integers(3, 12))
+def test_speedup_is_the_ratio_where_there_is_no_noise(ratio: float, rounds: int) -> None:
+    baseline = [[10.0, 10.0]] * rounds
+    candidate = [[10.0 / ratio] * 2] * rounds
+    found = speedup(baseline, candidate, seed=1)
+    assert found.value == pytest.approx(ratio)
+    assert found.low == pytest.approx(ratio)
+
+
+def test_speedup_covers_the_truth_when_the_machine_drifts() -> None:
+    chance = np.random.default_rng(3)
+    covered = 0
+    for seed in range(60):
+        drift = 1 + 0.2 * chance.random(20)
+        both = [[list(level * d * (1 + 0.02 * chance.standard_normal(30))) for d in drift] for level in (2.0, 1.0)]
+        found = speedup(both[0], both[1], seed=seed)
+        covered += (found.low or 0) <= 2 <= (found.high or 0)
+    assert covered / 60 >= 0.9
+
+
+def test_doubts_are_said() -> None:
+    shaky = summarize([1.0, 2.0, 3.0, 4.0])
+    same = speedup([[1.0, 1.1]] * 5, [[1.1, 1.0]] * 5, seed=0)
+    said = " ".join(doubts(shaky, same, load=9.0, cores=2))
+    assert "Unstable" in said
+    assert "No measurable difference" in said
+    assert "busy" in said
+    assert doubts(summarize([1.0] * 10), None, load=0.0, cores=2) == ()
