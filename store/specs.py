@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from accel.evaluation.contract import Contract, Metric
 from accel.runtimes.names import DEFAULT, RuntimeName, device_queue
 from accel.technique import Technique
 from accel.techniques import AnyTechnique
-from store.text import storable
+from store.text import all_storable
 
 Count = Annotated[int, Field(strict=True)]
 ModelIds = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=32, description="Models, each once.")]
@@ -27,7 +26,7 @@ class _Spec(BaseModel):
 
     @model_validator(mode="after")
     def _storable(self) -> _Spec:
-        storable(json.dumps(self.model_dump(mode="json"), ensure_ascii=False))
+        all_storable(self.model_dump(mode="json"))
         return self
 
 

@@ -22,5 +22,23 @@ def storable(text: str) -> str:
     return text
 
 
+def all_storable(document: object) -> None:
+    """Check every text of a JSON document, keys included.
+
+    Raises:
+        ValueError: One is not :func:`storable`.
+    """
+    match document:
+        case str():
+            storable(document)
+        case dict():
+            for key, value in document.items():
+                all_storable(key)
+                all_storable(value)
+        case list():
+            for value in document:
+                all_storable(value)
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(storable)]
 """What people call a model or a dataset."""

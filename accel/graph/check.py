@@ -128,7 +128,7 @@ def _check_texts(message: Message) -> None:
                 texts += values
     for text in texts:
         # The parser leaves what it cannot decode as bytes.
-        if isinstance(text, bytes) or "\0" in text:
+        if not isinstance(text, str) or "\0" in text:
             raise BadModel(f"A name or text in the model is not valid UTF-8: {text!r:.80}.", hint="Export it again.")
 
 
