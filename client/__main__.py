@@ -28,6 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BindingFile = Annotated[Path | None, typer.Option("--binding", help="JSON file that says how columns become inputs.")]
 HOME = Path.home() / ".local" / "share" / "accel"
 LOCAL = "http://127.0.0.1:8000"
+_PATIENCE_S = 5.0
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -198,7 +199,7 @@ def download(model: str, file: Path, *, url: Url = LOCAL) -> None:
 def _service(url: str) -> Iterator[Accel]:
     """The service, with errors as one line and an exit code instead of a traceback."""
     try:
-        with Accel(url) as api:
+        with Accel(url, patience_s=_PATIENCE_S) as api:
             yield api
     except (AccelProblem, JobFailed) as error:
         err.print(f"[red]{error}[/red]", markup=True, highlight=False)

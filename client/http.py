@@ -15,8 +15,7 @@ import httpx
 
 from client.values import Dataset, Event, Job, Model
 
-_ATTEMPTS = 8
-_FIRST_WAIT_S = 0.2
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
 _POLL_S = 30
 _BLOCK = 1 << 20
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
@@ -49,7 +48,17 @@ class Accel:
     Requests that make something carry an Idempotency-Key, so that repeating one after a lost answer makes nothing twice.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8000", *, timeout_s: float = 60.0, patience_s: float = 30.0
+    ) -> None:
+        """Speak to a service.
+
+        Args:
+            base_url: Its address.
+            timeout_s: Longest wait for one answer.
+            patience_s: How long a service that is away, or restarts, is asked again.
+        """
+        self._patience_s = patience_s
         self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
 
     def __enter__(self) -> Self:
@@ -166,7 +175,7 @@ class Accel:
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The events of a job as they come, until it ends; a connection that breaks is taken up where it broke."""
-        last, ended, failures = after, False, 0
+        last, ended, heard_at = after, False, time.monotonic()
         while not ended:
             try:
                 headers = {"Last-Event-ID": str(last)} if last else {}
@@ -175,16 +184,15 @@ class Accel:
                         answer.read()
                         raise _problem(answer)
                     for event in _sse(answer.iter_lines()):
-                        last, failures = event.id, 0
+                        last, heard_at = event.id, time.monotonic()
                         ended = event.data.get("state") in {"succeeded", "failed", "cancelled"}
                         yield event
             except (httpx.TransportError, AccelProblem) as error:
-                failures += 1
                 away = not isinstance(error, AccelProblem) or error.status in _TRY_AGAIN
-                if not away or failures >= _ATTEMPTS:
+                if not away or time.monotonic() - heard_at > self._patience_s:
                     raise
             if not ended:
-                time.sleep(_FIRST_WAIT_S * 2**failures)
+                time.sleep(_FIRST_WAIT_S)
 
     def download_model(self, model_id: str, path: Path) -> Path:
         """Download a model's file, and check it by its hash; what is there of an earlier try is kept.
@@ -262,8 +270,9 @@ class Accel:
 
     def _checked(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         """Send, again where the service was away, and turn a refusal into an error."""
-        for attempt in range(_ATTEMPTS):
-            last = attempt == _ATTEMPTS - 1
+        until, pause_s = time.monotonic() + self._patience_s, _FIRST_WAIT_S
+        while True:
+            last = time.monotonic() + pause_s > until
             try:
                 answer = send()
             except httpx.TransportError:
@@ -274,8 +283,8 @@ class Accel:
                     if answer.is_error:
                         raise _problem(answer)
                     return answer
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_WAIT_S)
 
 
 def _problem(answer: httpx.Response) -> AccelProblem:

@@ -132,7 +132,7 @@ class LocalStack:
             _Piece("worker", [python, "-m", *worker, "--without-gossip", "--without-mingle", "--loglevel", "INFO"]), env
         )
         self._begin(_Piece("reaper", [python, "-m", "workers.reaper"]), env)
-        with Accel(self.url, timeout_s=5) as api:
+        with Accel(self.url, timeout_s=5, patience_s=0) as api:
             self._wait_until(api.ready, "api")
 
     def watch(self, stopped: Callable[[], bool]) -> None:
