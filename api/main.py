@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.staticfiles import StaticFiles
 
-from api import inspect, logs, openapi, problems
+from api import inspect, openapi, problems
 from api.edge import Edge
 from api.metrics import Metrics
 from api.room import Room
@@ -26,6 +26,7 @@ from api.routes import catalogue, compare, datasets, docs, health, jobs, models
 from api.settings import ApiSettings
 from api.watch import Watch
 from store import jobs as kept_jobs
+from store import logs
 from store.broker import CeleryPublisher
 from store.database import Database
 from store.dispatch import Dispatcher

@@ -24,6 +24,9 @@ class Metrics:
         )
         self._uploaded = Counter("accel_uploaded_bytes", "Bytes of files taken in.", registry=self._registry)
         self._jobs = Gauge("accel_jobs", "Jobs by state.", ("state",), registry=self._registry)
+        self._oldest = Gauge(
+            "accel_oldest_queued_seconds", "How long the oldest queued job waits; 0 for none.", registry=self._registry
+        )
         self._workers = Gauge("accel_live_workers", "Workers seen of late.", registry=self._registry)
         self._waiting = Gauge("accel_waiting_clients", "Long polls and event streams.", registry=self._registry)
 
@@ -37,10 +40,11 @@ class Metrics:
         """Count the bytes of a file that was taken in."""
         self._uploaded.inc(size_bytes)
 
-    def observe(self, *, jobs: Mapping[str, int], workers: int, waiting: int) -> None:
+    def observe(self, *, jobs: Mapping[str, int], oldest_queued_s: float, workers: int, waiting: int) -> None:
         """Note how things stand at the time of a scrape."""
         for state in JobState:
             self._jobs.labels(state.value).set(jobs.get(state, 0))
+        self._oldest.set(oldest_queued_s)
         self._workers.set(workers)
         self._waiting.set(waiting)
 

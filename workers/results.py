@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -19,8 +20,17 @@ from workers.prepare import WorkRequest
 _NAME_LENGTH = 200
 
 
-def keep_files(done: Done, request: WorkRequest, files: Files, session: Session) -> Results:
+def keep_files(
+    done: Done, request: WorkRequest, files: Files, session: Session, *, before_each: Callable[[], None]
+) -> Results:
     """Keep the files of an answer, and say what is to be written about them.
+
+    Args:
+        done: The answer.
+        request: What was asked.
+        files: Where the files go.
+        session: A reading transaction.
+        before_each: Called before each file is kept; what it raises ends the work.
 
     Raises:
         ResultBroken: The engine names a file outside its workspace, or answers another question.
@@ -38,6 +48,7 @@ def keep_files(done: Done, request: WorkRequest, files: Files, session: Session)
         name = models.get(session, UUID(first)).name
         for file, step in zip(done.files, request.steps, strict=True):
             name = f"{name} + {step.tag()}"[:_NAME_LENGTH]
+            before_each()
             made.append(_keep(file, name, request.workspace, files))
     return Results(report=report, models=tuple(made))
 

@@ -222,7 +222,7 @@ class Supervisor:
         watch.progress = Progress(phase="storing")
         watch.look()
         with self.database.read() as session:
-            results = keep_files(done, request, self.files, session)
+            results = keep_files(done, request, self.files, session, before_each=watch.look)
         with self.database.write() as session:
             leases.finish(session, lease, results)
 

@@ -73,7 +73,7 @@ def _keep(
 ) -> tuple[Dataset, bool]:
     # The file first, as for models.
     room.files.put_file(upload.path, upload.sha256)
-    with room.write() as session:
+    with room.database.write() as session:
         return datasets.register(
             session,
             name=name,
@@ -125,7 +125,7 @@ def get_dataset(dataset_id: UUID, room: TheRoom, if_none_match: IfNoneMatchHeade
 )
 def delete_dataset(dataset_id: UUID, room: TheRoom) -> Response:
     """Forget a dataset. Its file is removed later, when nothing else needs it. One that an unfinished job needs stays (409)."""
-    with room.write() as session:
+    with room.database.write() as session:
         datasets.delete(session, dataset_id)
     return Response(status_code=204)
 

@@ -146,5 +146,6 @@ def metrics(room: TheRoom) -> Response:
         for (_, state), number in jobs.counts(session).items():
             counted[state] += number
         live = len(workers.live(session))
-    room.metrics.observe(jobs=counted, workers=live, waiting=room.watch.waiting())
+        oldest = jobs.oldest_queued_s(session) or 0.0
+    room.metrics.observe(jobs=counted, oldest_queued_s=oldest, workers=live, waiting=room.watch.waiting())
     return Response(room.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

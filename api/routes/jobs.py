@@ -95,7 +95,7 @@ def benchmark(
 
 def _submit(room: Room, spec: JobSpec, key: str | None) -> Response:
     bound = idempotency_key(key, f"POST /v1/jobs/{spec.kind}", spec.model_dump_json())
-    with room.write() as session:
+    with room.database.write() as session:
         job, created = jobs.submit(session, spec, max_attempts=room.store.max_attempts, idempotency_key=bound)
         shown = jobs.document(session, job.id)
     if created:
@@ -190,7 +190,7 @@ def _there(job_id: UUID, shown: tuple[int, JobState, str] | None) -> tuple[int, 
 )
 def cancel_job(job_id: UUID, room: TheRoom) -> Response:
     """Ask a job to stop. One that waits is cancelled at once, one that runs soon, one that has ended stays as it is."""
-    with room.write() as session:
+    with room.database.write() as session:
         jobs.request_cancel(session, job_id)
         shown = jobs.document(session, job_id)
     return _accepted(job_id, shown)
@@ -207,7 +207,7 @@ def cancel_job(job_id: UUID, room: TheRoom) -> Response:
 def retry_job(job_id: UUID, room: TheRoom, key: IdempotencyKeyHeader = None) -> Response:
     """The same work as a new job, whose `retry_of` is this one. Only a job that has ended can be done again."""
     bound = idempotency_key(key, "POST /v1/jobs/retry", str(job_id))
-    with room.write() as session:
+    with room.database.write() as session:
         job, created = jobs.retry(session, job_id, max_attempts=room.store.max_attempts, idempotency_key=bound)
         shown = jobs.document(session, job.id)
     if created:

@@ -71,7 +71,7 @@ def _keep(
     # The file first: a row without a file is a lie, a file without a row is swept up later. It is put even where it
     # is kept already: that makes it young, so that the sweep cannot take it before the row is written.
     room.files.put_file(upload.path, upload.sha256)
-    with room.write() as session:
+    with room.database.write() as session:
         return models.register(
             session,
             name=name,
@@ -123,7 +123,7 @@ def get_model(model_id: UUID, room: TheRoom, if_none_match: IfNoneMatchHeader = 
 )
 def delete_model(model_id: UUID, room: TheRoom) -> Response:
     """Forget a model. Its file is removed later, when nothing else needs it. One that an unfinished job needs stays (409)."""
-    with room.write() as session:
+    with room.database.write() as session:
         models.delete(session, model_id)
     return Response(status_code=204)
 

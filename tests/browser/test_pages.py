@@ -59,7 +59,9 @@ def test_a_person_uploads_and_compresses_in_swagger_ui(page: Page, service: tupl
     operation = page.locator(".opblock.is-open")
     operation.locator("input[type=file]").set_input_files(models.save(models.convnet(), tmp_path / "tiny.onnx"))
     operation.get_by_role("button", name="Execute").click()
-    expect(operation.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text("201", timeout=20_000)
+    expect(operation.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text(
+        "201", timeout=20_000
+    )
 
     page.goto(f"{url}/docs")  # its examples now name the model
     page.locator("#operations-jobs-compress .opblock-summary-control").click()
@@ -68,7 +70,9 @@ def test_a_person_uploads_and_compresses_in_swagger_ui(page: Page, service: tupl
     text = operation.locator("textarea.body-param__text")
     expect(text).to_have_value(re.compile(model.id))
     operation.get_by_role("button", name="Execute").click()
-    expect(operation.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text("202", timeout=20_000)
+    expect(operation.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text(
+        "202", timeout=20_000
+    )
     (job,) = api.jobs()
     assert api.wait(job.id, timeout_s=60).state == "succeeded"
 

@@ -88,3 +88,22 @@ def test_what_ends_the_wait_is_told(tmp_path: Path) -> None:
         host(lock, alone=True, waiting=waiting("cancelled")),
     ):
         pass
+
+
+def test_who_waits_to_be_alone_is_not_overtaken(tmp_path: Path) -> None:
+    lock = tmp_path / "host.lock"
+    first = host(lock, alone=False, waiting=fail)
+    first.__enter__()
+    newcomers: list[str] = []
+
+    def newcomer() -> None:
+        with pytest.raises(GaveUp), host(lock, alone=False, waiting=give_up):
+            pass
+        newcomers.append("has to wait")
+        if len(newcomers) == 2:
+            first.__exit__(None, None, None)
+
+    with host(lock, alone=True, waiting=newcomer):
+        assert newcomers == ["has to wait"] * 2
+    with host(lock, alone=False, waiting=fail):
+        pass

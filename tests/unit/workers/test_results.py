@@ -41,7 +41,7 @@ def done(request_: WorkRequest) -> Done:
 
 def kept(store: Stack, done: Done, request: WorkRequest) -> Results:
     with store.database.read() as session:
-        return keep_files(done, request, store.files, session)
+        return keep_files(done, request, store.files, session, before_each=lambda: None)
 
 
 def naming(done: Done, path: Path) -> Done:
@@ -116,3 +116,15 @@ def test_an_answer_to_another_question_is_refused(
     request = prepared(store, tmp_path, kind="evaluate", model_ids=[model_id], dataset_id=dataset_id)
     with pytest.raises(ResultBroken, match="not of evaluate"):
         kept(store, done, request)
+
+
+def test_between_files_the_work_can_be_ended(store: Stack, request_: WorkRequest, done: Done) -> None:
+    asked: list[int] = []
+
+    def end_at_the_second() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise InterruptedError
+
+    with store.database.read() as session, pytest.raises(InterruptedError):
+        keep_files(done, request_, store.files, session, before_each=end_at_the_second)

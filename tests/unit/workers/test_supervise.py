@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,11 +46,6 @@ def left(scratch: Path) -> list[str]:
     return [path.name for path in scratch.glob("run-*")]
 
 
-def claims(store: Stack, job_id: UUID) -> int:
-    with store.database.read() as session:
-        return sum('"phase": "starting"' in event.data for event in jobs.events(session, job_id, after=0))
-
-
 def cancel(store: Stack, job_id: UUID) -> None:
     with store.database.write() as session:
         jobs.request_cancel(session, job_id)
@@ -72,7 +68,11 @@ def frozen_engine(scratch: Path) -> Iterator[int]:
     """The engine of the run, stopped in the middle of its work: it is still there whatever the test's speed."""
     (pid,) = until(lambda: engines(scratch), "the engine starts")
     os.kill(pid, signal.SIGSTOP)
-    yield pid
+    try:
+        yield pid
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)  # nobody else would end it now
+        raise
 
 
 def test_a_job_is_done_once_and_leaves_nothing_behind(
@@ -84,7 +84,7 @@ def test_a_job_is_done_once_and_leaves_nothing_behind(
     assert job.state == JobState.SUCCEEDED, job.error
     supervisor().run(job_id)
     assert store.job(job_id) == job
-    assert [path.name for path in scratch.iterdir()] == ["host.lock"]
+    assert sorted(path.name for path in scratch.iterdir()) == ["host.lock", "host.turn"]
     assert list(store.files.spool_dir.iterdir()) == []
 
 
@@ -183,9 +183,11 @@ def test_a_lease_is_renewed_while_the_engine_says_nothing(
             return session.scalar(select(JobRow.lease_until).where(JobRow.id == job_id)).timestamp()
 
     with running(supervisor(lease_seconds=1), job_id), frozen_engine(scratch):
-        first, version = lease_until(), store.job(job_id).version
-        until(lambda: lease_until() > first + 1.5, "the lease outlives its first length")
-        assert store.job(job_id).version == version
+        first = lease_until()
+        until(lambda: lease_until() > first + 1, "the lease outlives its first length")
+        version = store.job(job_id).version
+        until(lambda: lease_until() > first + 1.5, "it goes on")
+        assert store.job(job_id).version == version  # a renewal is no news
         cancel(store, job_id)
 
 
@@ -211,9 +213,12 @@ def test_a_waiting_job_begins_when_the_host_is_free(
     store: Stack, model_id: UUID, supervisor: Make, scratch: Path
 ) -> None:
     job_id = store.submit("benchmark", model_ids=[model_id], rounds=2)
-    with (scratch.parent / "held").open("w"), running(supervisor(lease_seconds=1), job_id):
-        scratch.mkdir(exist_ok=True)
-        until(lambda: claims(store, job_id), "it is claimed")
+    lock = scratch / "host.lock"
+    with contextlib.ExitStack() as others:
+        others.enter_context(host(lock, alone=False, waiting=pytest.fail))
+        with running(supervisor(), job_id):
+            until(lambda: store.job(job_id).phase == "waiting_for_host", "it waits")
+            others.close()
     assert store.job(job_id).state == JobState.SUCCEEDED
 
 
@@ -306,7 +311,7 @@ def test_a_disk_that_fills_up_fails_the_job(
         assert job.error is not None
         assert (job.state, job.error.code) == (JobState.FAILED, "disk_full"), job.error
         assert job.error.hint
-        assert [path for path in disk.iterdir() if path.name != "host.lock"] == []
+        assert [path for path in disk.iterdir() if path.name not in {"host.lock", "host.turn"}] == []
     finally:
         if mounted:
             subprocess.run(["umount", str(disk)], check=True)

@@ -1,8 +1,6 @@
-"""Log lines as JSON on standard output."""
+"""Log lines of every process of the service: JSON on standard output."""
 
 from __future__ import annotations
-
-import sys
 
 import structlog
 
@@ -17,6 +15,6 @@ def configure() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=False,
     )
