@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,10 +57,11 @@ def _hold(folder: Path) -> IO[str] | None:
         return None
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    if not owner.exists():  # removed between the opening and the lock
-        file.close()
-        return None
-    return file
+        # The lock counts only while its file is the one in the folder: a sweep may have removed it since the opening,
+        # and a run may have made its own.
+        if os.path.samestat(os.fstat(file.fileno()), owner.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None

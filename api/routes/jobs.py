@@ -15,8 +15,8 @@ from api.answers import PageSize, PageToken, Responses, idempotency_key, page_li
 from api.errors import Fault, HttpFault
 from api.json_body import StrictRoute
 from api.room import IdempotencyKeyHeader, IfNoneMatchHeader, Room, TheRoom
-from api.schemas.jobs import JobDocument, JobPage
-from store import jobs
+from api.schemas.jobs import JobDocument, JobPage, JobSamples
+from store import comparison, jobs
 from store.errors import NotFound
 from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
 from store.states import JobState
@@ -213,6 +213,27 @@ def retry_job(job_id: UUID, room: TheRoom, key: IdempotencyKeyHeader = None) -> 
     if created:
         room.dispatcher.poke()
     return _accepted(job.id, shown)
+
+
+@router.get(
+    "/{job_id}/samples",
+    operation_id="job_samples",
+    summary="Every sample of a benchmark",
+    response_model=JobSamples,
+    responses=problems(404, 422),
+)
+def job_samples(job_id: UUID, room: TheRoom) -> Response:
+    """What a benchmark's report sums up: the time of each call, round by round, and the warm-up apart."""
+    with room.database.read() as session:
+        _there(job_id, jobs.document(session, job_id))
+        items = [_samples(*measured) for measured in comparison.samples(session, job_id)]
+    return Response(f'{{"items":[{",".join(items)}]}}', media_type=_JSON)
+
+
+def _samples(model_id: UUID, runtime: str, batch_size: int, threads: int, samples: str) -> str:
+    """One measurement as JSON; its samples are JSON already."""
+    head = f'"model_id":"{model_id}","runtime":"{runtime}","batch_size":{batch_size},"threads":{threads}'
+    return f"{{{head},{samples[1:]}"
 
 
 @router.get(

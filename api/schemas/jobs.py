@@ -74,6 +74,23 @@ class JobPage(_Document):
     next_page_token: str | None
 
 
+class SamplesDocument(_Document):
+    """Every sample of one measurement, in milliseconds: the warm-up, then one list a round."""
+
+    model_id: UUID
+    runtime: str
+    batch_size: int
+    threads: int
+    warmup_ms: tuple[float, ...]
+    samples_ms: tuple[tuple[float, ...], ...]
+
+
+class JobSamples(_Document):
+    """Every sample of a benchmark; empty for other jobs, and until it has succeeded."""
+
+    items: tuple[SamplesDocument, ...]
+
+
 class JobEventDocument(_Document):
     """What an event's `data` holds; the event's `id` is the job's version after it, its name `state` or `progress`."""
 

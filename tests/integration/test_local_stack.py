@@ -68,14 +68,14 @@ def test_it_serves_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
             with Accel(url) as api:
                 assert len(list(api.models())) == (0 if turn == 0 else 2)
                 if turn == 0:
-                    use(api, tmp_path)
+                    use(api, url, tmp_path)
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 0
         assert left(home) == []
     assert (home / "accel.sqlite3").exists()
 
 
-def use(api: Accel, tmp_path: Path) -> None:
+def use(api: Accel, url: str, tmp_path: Path) -> None:
     path = models.save(models.convnet(), tmp_path / "tiny.onnx")
     model = api.upload_model(path)
     assert api.upload_model(path).id == model.id
@@ -93,6 +93,10 @@ def use(api: Accel, tmp_path: Path) -> None:
     with pytest.raises(AccelProblem) as caught:
         api.submit("compress", {"model_id": model.id, "steps": [{"technique": "quantize_static"}]})
     assert (caught.value.code, caught.value.status) == ("dataset_required", 422)
+    quick = api.wait(api.submit("benchmark", {"model_ids": [model.id], "rounds": 3, "seconds_per_round": 0.02}).id)
+    (measured,) = httpx.get(f"{url}/v1/jobs/{quick.id}/samples").json()["items"]
+    assert (measured["model_id"], len(measured["samples_ms"])) == (model.id, 3)
+    assert measured["warmup_ms"]
     slow = {"model_ids": [model.id], "rounds": 500, "seconds_per_round": 0.1}
     running = api.submit("benchmark", slow)
     api.cancel(running.id)
