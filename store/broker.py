@@ -32,7 +32,8 @@ class CeleryPublisher:
     def __init__(self, broker_url: str) -> None:
         self._app = Celery("accel", broker=broker_url, set_as_current=False)
         self._app.conf.update(
-            broker_transport_options={**TRANSPORT, "socket_timeout": 3},
+            # Without max_retries kombu tries to connect for 6 s, whatever the other settings say.
+            broker_transport_options={**TRANSPORT, "socket_timeout": 3, "max_retries": 0},
             broker_connection_retry=False,
             task_ignore_result=True,
             task_serializer="json",

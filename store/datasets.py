@@ -51,8 +51,7 @@ def register(
         session.flush()
         session.refresh(row)
     dataset = known or Dataset.of(row)
-    if idempotency_key is not None and idempotency.made_before(session, idempotency_key) is None:
-        idempotency.remember(session, idempotency_key, dataset.id)
+    idempotency.claim(session, idempotency_key, dataset.id)
     return dataset, known is None
 
 
@@ -77,13 +76,7 @@ def get(session: Session, dataset_id: UUID) -> Dataset:
 
 def page(session: Session, *, page_size: int, page_token: str | None = None) -> paging.Page[Dataset]:
     """Datasets, newest first."""
-    query = select(DatasetRow).order_by(DatasetRow.id.desc()).limit(page_size + 1)
-    if page_token:
-        query = query.where(DatasetRow.id < paging.decode(page_token))
-    rows = session.scalars(query).all()
-    more = len(rows) > page_size
-    items = tuple(Dataset.of(row) for row in rows[:page_size])
-    return paging.Page(items, paging.encode(items[-1].id) if more else None)
+    return paging.page_of(session, DatasetRow, Dataset.of, page_size=page_size, page_token=page_token)
 
 
 def delete(session: Session, dataset_id: UUID) -> None:

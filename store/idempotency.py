@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from store.clock import db_now
@@ -33,26 +34,31 @@ class IdempotencyKey:
         return cls(key, digest.hexdigest())
 
 
-def made_before(session: Session, key: IdempotencyKey) -> UUID | None:
-    """What the same request made before, or None.
+def claim(session: Session, key: IdempotencyKey | None, makes: UUID) -> UUID:
+    """Note what a request makes, in the transaction that makes it.
+
+    Of two transactions with one key the second waits for the first, and learns what that made.
+
+    Returns:
+        ``makes``, or what the same request made before, and then nothing is to be made.
 
     Raises:
         IdempotencyKeyReused: The key stands for another request.
     """
-    row = session.get(IdempotencyRow, key.key)
-    if row is None:
-        return None
-    if row.fingerprint != key.fingerprint:
+    if key is None:
+        return makes
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = {"key": key.key, "fingerprint": key.fingerprint, "made": makes, "created_at": db_now()}
+    session.execute(insert(IdempotencyRow).values(row).on_conflict_do_nothing())
+    kept = session.execute(
+        select(IdempotencyRow.fingerprint, IdempotencyRow.made).where(IdempotencyRow.key == key.key)
+    ).one()
+    if kept.fingerprint != key.fingerprint:
         raise IdempotencyKeyReused(
             f"The Idempotency-Key {key.key!r} was used before with another request.", hint="Use a new key."
         )
-    return row.made
-
-
-def remember(session: Session, key: IdempotencyKey, made: UUID) -> None:
-    """Note what the request made, in the transaction that makes it."""
-    session.add(IdempotencyRow(key=key.key, fingerprint=key.fingerprint, made=made))
-    session.flush()
+    made: UUID = kept.made
+    return made
 
 
 def forget_keys(session: Session, *, older_than_s: float = KEPT_S) -> int:

@@ -40,13 +40,13 @@ def submit(
         DatasetRequired: A step needs data and there is no dataset.
         IdempotencyKeyReused: The key stands for another request.
     """
-    if idempotency_key is not None:
-        before = idempotency.made_before(session, idempotency_key)
-        if before is not None:
-            return get(session, before), False
+    job_id = new_id()
+    before = idempotency.claim(session, idempotency_key, job_id)
+    if before != job_id:
+        return get(session, before), False
     _check(session, spec)
     row = JobRow(
-        id=new_id(),
+        id=job_id,
         kind=spec.kind,
         state=JobState.QUEUED,
         queue=spec.queue,
@@ -63,8 +63,6 @@ def submit(
     session.add(row)
     session.flush()
     record(session, row, "state")
-    if idempotency_key is not None:
-        idempotency.remember(session, idempotency_key, row.id)
     session.refresh(row)
     return Job.of(row), True
 

@@ -42,8 +42,7 @@ def register(
         session.flush()
         session.refresh(row)
     model = known or Model.of(row)
-    if idempotency_key is not None and idempotency.made_before(session, idempotency_key) is None:
-        idempotency.remember(session, idempotency_key, model.id)
+    idempotency.claim(session, idempotency_key, model.id)
     return model, known is None
 
 
@@ -67,13 +66,7 @@ def get(session: Session, model_id: UUID) -> Model:
 
 def page(session: Session, *, page_size: int, page_token: str | None = None) -> paging.Page[Model]:
     """Models, newest first."""
-    query = select(ModelRow).order_by(ModelRow.id.desc()).limit(page_size + 1)
-    if page_token:
-        query = query.where(ModelRow.id < paging.decode(page_token))
-    rows = session.scalars(query).all()
-    more = len(rows) > page_size
-    items = tuple(Model.of(row) for row in rows[:page_size])
-    return paging.Page(items, paging.encode(items[-1].id) if more else None)
+    return paging.page_of(session, ModelRow, Model.of, page_size=page_size, page_token=page_token)
 
 
 def delete(session: Session, model_id: UUID) -> None:

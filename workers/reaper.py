@@ -20,7 +20,7 @@ from store.settings import StoreSettings
 log = structlog.get_logger(__name__)
 
 _TURN_S = 1.0
-_HOUSEKEEPING_S = 60.0
+_HOUSEKEEPING_S = 600.0
 _UNREFERENCED_S = 24 * 3600.0
 _UNSEEN_S = 24 * 3600.0
 

@@ -37,7 +37,7 @@ def environment() -> Environment:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+        libraries={name: found for name in _LIBRARIES if (found := installed(name))},
         load_before=_load(),
     )
 
@@ -67,7 +67,8 @@ def _load() -> float | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Version of a package, or None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

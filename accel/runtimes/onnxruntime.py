@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.errors import OutOfMemory, RuntimeFailed, RuntimeUnavailable
+from accel.runtimes import openvino
+from accel.runtimes.discover import discover
+from accel.runtimes.messages import clean
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 Array = npt.NDArray[np.generic]
-
-OPENVINO = "OpenVINOExecutionProvider"
-
-NO_DEVICE = (
-    "the OpenVINO plug-in is installed but offers no device here; it leaves out CPUs of other makers than Intel "
-    "(microsoft/onnxruntime pull request 31981)"
-)
 
 _DTYPES: dict[str, str] = {
     "float": "float32",
@@ -106,42 +100,16 @@ def open_session(path: Path, runtime: str, *, threads: int | None = None) -> Ses
         raise _unavailable(runtime, "no such runtime is known")
     providers = ["CPUExecutionProvider"]
     if device == "openvino":
-        devices, reason = openvino_devices()
+        devices, reason = openvino.devices()
         if not devices:
             raise _unavailable(runtime, reason)
-        options.add_provider_for_devices(devices, {"load_config": _openvino_config(threads)})
+        options.add_provider_for_devices(devices, openvino.options(threads))
         providers = []
     try:
         native = ort.InferenceSession(str(path), options, providers=providers or None)
     except Exception as error:
         raise _failure(error, f"{runtime} could not load the model") from error
     return Session(runtime, _ports(native.get_inputs()), _ports(native.get_outputs()), native)
-
-
-@functools.cache
-def openvino_devices() -> tuple[list[ort.OrtEpDevice], str]:
-    """The devices that the OpenVINO plug-in offers on this host, and the reason where there are none."""
-    import onnxruntime as ort
-
-    try:
-        import onnxruntime_ep_openvino as plugin
-    except ImportError:
-        return [], "the package onnxruntime-ep-openvino is not installed"
-    try:
-        ort.register_execution_provider_library(OPENVINO, plugin.get_library_path())
-    except Exception as error:  # noqa: BLE001  (the plug-in may fail in any way; the reason is shown to the operator)
-        return [], f"the OpenVINO plug-in does not load: {_clean(str(error))}"
-    devices = [d for d in ort.get_ep_devices() if d.ep_name == OPENVINO and d.device.type.name == "CPU"]
-    return devices, "" if devices else NO_DEVICE
-
-
-def _openvino_config(threads: int | None) -> str:
-    # The provider takes every core whatever intra_op_num_threads says, and computes fp32 files in bf16 by itself
-    # where the CPU can, at a loss of accuracy: both are set here, so that what runs is what was asked for.
-    settings: dict[str, str] = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = str(threads)
-    return json.dumps({"CPU": settings})
 
 
 def _ports(arguments: Sequence[ort.NodeArg]) -> tuple[Port, ...]:
@@ -155,21 +123,12 @@ def _ports(arguments: Sequence[ort.NodeArg]) -> tuple[Port, ...]:
 
 
 def _unavailable(runtime: str, reason: str) -> RuntimeUnavailable:
-    from accel.runtimes.discover import discover
-
     there = ", ".join(found.name for found in discover() if found.available)
     return RuntimeUnavailable(f"{runtime} cannot be used on this host: {reason}.", hint=f"Here there is: {there}.")
 
 
 def _failure(error: Exception, what: str) -> RuntimeFailed | OutOfMemory:
-    text = _clean(str(error))
+    text = clean(str(error))
     if isinstance(error, MemoryError) or re.search(r"bad_alloc|Failed to allocate|out of memory", text, re.IGNORECASE):
         return OutOfMemory(f"{what}: it needs more memory than it may take.", hint="Use a smaller batch or input.")
     return RuntimeFailed(f"{what}: {text}", hint="The message is the runtime's own; the node's name is in it.")
-
-
-def _clean(text: str) -> str:
-    """The runtime's message without source positions and local paths."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : ", "", text)
-    text = re.sub(r"(/[\w.+~-]+)+/([\w.+-]+)(:\d+)?", r"\2", text)
-    return " ".join(text.split())[:600]

@@ -81,6 +81,25 @@ def test_one_key_makes_one_job(database: Database) -> None:
         assert idempotency.forget_keys(session, older_than_s=-1) == 1
 
 
+def test_one_key_makes_one_job_however_many_send_it(database: Database) -> None:
+    spec = compress(a_model(database))
+    key = IdempotencyKey.of("k", "body")
+    answers: list[tuple[object, bool]] = []
+
+    def send() -> None:
+        job, new = submit(database, spec, idempotency_key=key)
+        answers.append((job.id, new))
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 6
+    assert len({job_id for job_id, _ in answers}) == 1
+    assert sum(new for _, new in answers) == 1
+
+
 def test_cancelling(database: Database) -> None:
     queued, running = a_job(database), a_job(database)
     lease = claimed(database, running)

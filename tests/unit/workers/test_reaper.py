@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from kombu.exceptions import OperationalError
 from sqlalchemy import select, update
 
 from store import idempotency, leases, workers
@@ -112,12 +113,22 @@ def test_old_keys_and_lost_workers_are_forgotten(store: Stack, tmp_path: Path) -
             workers.announce(session, identity, host="h", pid=1, queues=["cpu"], summary=summary)
         session.execute(update(WorkerRow).where(WorkerRow.id == seen["lost"]).values(seen_at=0))
         for key in ("old", "young"):
-            idempotency.remember(session, IdempotencyKey.of(key, "request"), new_id())
+            idempotency.claim(session, IdempotencyKey.of(key, "request"), new_id())
         session.execute(update(IdempotencyRow).where(IdempotencyRow.key == "old").values(created_at=0))
     reaper(store, Bell()).keep_house()
     with store.database.read() as session:
         assert session.scalars(select(WorkerRow.id)).all() == [seen["here"]]
         assert session.scalars(select(IdempotencyRow.key)).all() == ["young"]
+
+
+@pytest.mark.parametrize("url", [_NOBODY, "redis://127.0.0.1:1/0"])
+def test_a_broker_that_is_away_is_told_at_once(url: str) -> None:
+    publisher = CeleryPublisher(url)
+    begun = time.monotonic()
+    with pytest.raises(OperationalError):
+        publisher.publish("cpu", new_id())
+    assert time.monotonic() - begun < 1.5
+    publisher.close()
 
 
 def test_it_reaps_while_the_broker_is_away(store: Stack) -> None:
