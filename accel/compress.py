@@ -15,7 +15,7 @@ from accel.benchmark.inputs import random_inputs
 from accel.context import Context, Tell
 from accel.data.bind import Bound, bind
 from accel.data.dataset import Dataset, open_dataset
-from accel.errors import AccelError, BindingMismatch, DataRequired, ResultBroken
+from accel.errors import AccelError, BindingMismatch, DataRequired, ResultBroken, RuntimeFailed
 from accel.evaluation import metrics
 from accel.evaluation.contract import Contract, Metric, Verdict
 from accel.evaluation.evaluate import Truth
@@ -49,7 +49,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         open_dataset(request.dataset.path, request.dataset.spec, workspace) if request.dataset is not None else None
     )
     trial = _Trial.make(request, dataset, tell)
-    first = trial.watch(request.model.path)
+    first = _first_run(trial, request.model.path)
     path, parent_id, watched = request.model.path, request.model.model_id, first
     steps, files = [], []
     for number, (step, result_id) in enumerate(zip(request.steps, request.result_ids, strict=True), 1):
@@ -216,6 +216,18 @@ class _Trial:
         if contract is None or self.truth is None or first.predictions is None or last.predictions is None:
             return None
         return judge(contract, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+
+
+def _first_run(trial: _Trial, path: Path) -> _Watched:
+    try:
+        return trial.watch(path)
+    except RuntimeFailed as error:
+        if trial.bound is not None:
+            raise
+        raise DataRequired(
+            f"The model does not run on random inputs of the shapes that it allows: {error.message}",
+            hint="Give dataset_id, and a binding where names or shapes differ, so that real inputs are compared.",
+        ) from error
 
 
 def _truth(dataset: Dataset, bound: Bound, contract: Contract | None, session: Session) -> Truth | None:

