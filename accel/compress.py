@@ -31,6 +31,8 @@ from accel.runtimes.onnxruntime import Session, open_session
 _SAMPLES = 2_000
 """Rows that a result is compared with its parent on; a contract is judged on the whole split."""
 _BATCH = 16
+_KEPT_BYTES = 128 << 20
+"""Outputs of one model that are kept to be compared number by number; of the rest only the predictions are."""
 _CALIBRATION_SPLITS = ("train", "validation", "test")
 _JUDGED_SPLITS = ("test", "validation", "train")
 
@@ -93,7 +95,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What a model gave on the trial's inputs: all outputs of each batch, and its predictions where there are labels."""
+    """What a model gave on the trial's inputs: outputs of the first rows, and all predictions where there are labels."""
 
     outputs: dict[str, Array]
     predictions: Predictions | None
@@ -149,17 +151,24 @@ class _Trial:
             RuntimeFailed: The runtime refuses it.
         """
         session = open_session(path, self.runtime)
-        batches: dict[str, list[Array]] = {}
-        for feed, size in self._feeds():
-            for name, array in session.run(feed).items():
-                batches.setdefault(name, []).append(array[:size] if size else array)
-        joined = {name: _joined(arrays) for name, arrays in batches.items()}
-        predictions = None
+        kept: dict[str, list[Array]] = {}
+        kept_bytes = done = 0
+        collector = None
         if self.truth is not None and self.bound is not None:
-            predictions = metrics.predictions(
-                [joined[self.bound.output]], classes=self.truth.classes, name=self.bound.output
-            )
-        return _Watched(joined, predictions)
+            collector = metrics.Collector(classes=self.truth.classes, name=self.bound.output)
+        total = len(self.feeds) if self.bound is None else len(self.bound)
+        for feed, size in self._feeds():
+            outputs = {name: array[:size] if size else array for name, array in session.run(feed).items()}
+            if kept_bytes < _KEPT_BYTES:
+                for name, array in outputs.items():
+                    kept.setdefault(name, []).append(array)
+                    kept_bytes += array.nbytes
+            if collector is not None and self.bound is not None:
+                collector.add(outputs[self.bound.output])
+            done += size or 1
+            self.tell("comparing", done, total, "")
+        joined = {name: _joined(arrays) for name, arrays in kept.items()}
+        return _Watched(joined, collector.predictions() if collector is not None else None)
 
     def _feeds(self) -> Iterator[tuple[dict[str, Array], int]]:
         if self.bound is None:
@@ -174,8 +183,10 @@ class _Trial:
         for name, array in before.outputs.items():
             if array.dtype.kind not in "fiub":
                 continue
-            reference = array.astype(np.float64)
-            difference = after.outputs[name].astype(np.float64) - reference
+            other = after.outputs[name]
+            rows = min(len(array), len(other))  # of a narrower type more rows are kept
+            reference = array[:rows].astype(np.float64)
+            difference = other[:rows].astype(np.float64) - reference
             worst = max(worst, float(np.abs(difference).max(initial=0)))
             signal += float((reference**2).sum())
             noise += float((difference**2).sum())
@@ -281,7 +292,8 @@ def _agreement(before: _Watched, after: _Watched, bound: Bound | None) -> float 
     first, second = before.outputs.get(name), after.outputs.get(name)
     if first is None or second is None or first.ndim < 2 or first.shape[-1] < 2 or first.dtype.kind != "f":  # noqa: PLR2004
         return None
-    return float((first.argmax(-1) == second.argmax(-1)).mean())
+    rows = min(len(first), len(second))
+    return float((first[:rows].argmax(-1) == second[:rows].argmax(-1)).mean())
 
 
 def _calibration(request: CompressRequest, dataset: Dataset | None, trial: _Trial) -> Bound | None:

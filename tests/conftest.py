@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -12,6 +13,15 @@ import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything imports 
 
 # PostgreSQL's wheel asks for it at its import, and warns where a login session has not set it.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="accel-tests-"))
+
+CHROMIUM = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+collect_ignore = [] if CHROMIUM else ["browser"]
+
+
+def pytest_report_header() -> str:
+    """Say what is left out."""
+    return "" if CHROMIUM else "the browser tests are left out: there is no Chromium on the PATH"
+
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")

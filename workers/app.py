@@ -37,6 +37,11 @@ _stopping = mmap.mmap(-1, 1)
 _main_pid = os.getpid()
 _beating = threading.Event()
 
+# A pool process that replaces a dead one is forked from here. If that happened while the beat has the database open, it
+# would inherit SQLite's belief that this process holds a lock, and find the database locked for the rest of its life.
+_no_fork = threading.Lock()
+os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
+
 app = Celery("accel", broker=StoreSettings().broker_url, include=["workers.tasks"])
 app.conf.update(
     # A message is a doorbell: it is acknowledged at once, and the dispatcher rings again when it is lost. Late
@@ -80,26 +85,31 @@ def _beat(queues: list[str]) -> None:
     summary = describe_host(scratch_dir)
     announced = False
     while not _beating.wait(BEAT_S if announced else 0):
-        try:
-            if swept := sweep(scratch_dir):
-                log.info("scratch_swept", folders=swept)
-            with database.write() as session:
-                if announced:
-                    workers.beat(session, worker_id)
-                else:
-                    workers.announce(
-                        session, worker_id, host=socket.gethostname(), pid=os.getpid(), queues=queues, summary=summary
-                    )
-            announced = True
-        except Exception as error:  # noqa: BLE001  (the database may be away for a while; the next beat tells)
-            log.warning("beat_failed", error=str(error)[:200])
+        with _no_fork:
+            try:
+                if swept := sweep(scratch_dir):
+                    log.info("scratch_swept", folders=swept)
+                with database.write() as session:
+                    if announced:
+                        workers.beat(session, worker_id)
+                    else:
+                        host, pid = socket.gethostname(), os.getpid()
+                        workers.announce(session, worker_id, host=host, pid=pid, queues=queues, summary=summary)
+                announced = True
+            except Exception as error:  # noqa: BLE001  (the database may be away for a while; the next beat tells)
+                log.warning("beat_failed", error=str(error)[:200])
+            finally:
+                database.dispose()
+        if not announced:
             _beating.wait(BEAT_S)
-    try:
-        with database.write() as session:
-            workers.retire(session, worker_id)
-    except Exception as error:  # noqa: BLE001  (it will be forgotten when it is not seen for a while)
-        log.warning("retire_failed", error=str(error)[:200])
-    database.dispose()
+    with _no_fork:
+        try:
+            with database.write() as session:
+                workers.retire(session, worker_id)
+        except Exception as error:  # noqa: BLE001  (it will be forgotten when it is not seen for a while)
+            log.warning("retire_failed", error=str(error)[:200])
+        finally:
+            database.dispose()
 
 
 def describe_host(scratch_dir: Path) -> HostSummary:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gc
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,11 @@ def predict_baseline(
 ) -> tuple[Predictions, Truth]:
     """Run the baseline, and settle what everything is compared with."""
     session, bound = _open(model.path, dataset, request)
-    outputs = run(session, bound, request.batch_size, tell, message)
-    task = dataset.summary.task
-    width = int(np.prod(outputs[0].shape[1:]))
-    classes = task == "classification" or (task is None and width > 1 and outputs[0].dtype.kind == "f")
-    said = metrics.predictions(outputs, classes=classes, name=bound.output)
+    batches = run(session, bound, request.batch_size, tell, message)
+    first = next(batches)
+    task, width = dataset.summary.task, int(np.prod(first.shape[1:]))
+    classes = task == "classification" or (task is None and width > 1 and first.dtype.kind == "f")
+    said = _collected(itertools.chain([first], batches), bound, classes=classes)
     if bound.target is not None:
         labels = bound.labels()
         if classes:
@@ -100,10 +101,14 @@ def predict(
 ) -> Predictions:
     """Run another model on the same rows."""
     session, bound = _open(model.path, dataset, request)
-    outputs = run(session, bound, request.batch_size, tell, message)
-    said = metrics.predictions(outputs, classes=truth.classes, name=bound.output)
-    gc.collect()
-    return said
+    return _collected(run(session, bound, request.batch_size, tell, message), bound, classes=truth.classes)
+
+
+def _collected(batches: Iterable[Array], bound: Bound, *, classes: bool) -> Predictions:
+    collector = metrics.Collector(classes=classes, name=bound.output)
+    for batch in batches:
+        collector.add(batch)
+    return collector.predictions()
 
 
 def compared(
@@ -148,13 +153,12 @@ def _open(path: Path, dataset: Dataset, request: EvaluateRequest) -> tuple[Sessi
     return session, bound
 
 
-def run(session: Session, bound: Bound, batch_size: int, tell: Tell, message: str) -> list[Array]:
-    """The bound output of every batch, in order.
+def run(session: Session, bound: Bound, batch_size: int, tell: Tell, message: str) -> Iterator[Array]:
+    """Yield the bound output of every batch, in order.
 
     Raises:
         RuntimeFailed: The runtime refused, or the output is not a number.
     """
-    outputs: list[Array] = []
     for start, stop in bound.spans(len(bound), batch_size):
         batch = session.run(bound.feed(start, stop), [bound.output]).get(bound.output)
         if batch is None or batch.ndim == 0 or len(batch) < stop - start:
@@ -164,6 +168,5 @@ def run(session: Session, bound: Bound, batch_size: int, tell: Tell, message: st
         batch = batch[: stop - start]
         if batch.dtype.kind == "f" and np.isnan(batch).any():
             raise RuntimeFailed(f"The output {bound.output!r} is not a number (NaN) in rows {start} to {stop}.")
-        outputs.append(batch)
         tell("evaluating", stop, len(bound), message)
-    return outputs
+        yield batch

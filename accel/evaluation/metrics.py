@@ -35,35 +35,50 @@ class Predictions:
         return 0 if first is None else len(first)
 
 
-def predictions(outputs: list[Array], *, classes: bool, name: str) -> Predictions:
-    """Reduce a model's outputs to what metrics need.
+class Collector:
+    """Reduces a model's outputs to what metrics need, batch by batch, so that memory does not grow with their width."""
 
-    Args:
-        outputs: The output of each batch: scores [n, classes], one score a sample [n] or [n, 1], or labels [n].
-        classes: Whether the task is classification.
-        name: Name of the output, for messages.
+    def __init__(self, *, classes: bool, name: str) -> None:
+        """Begin.
 
-    Raises:
-        BindingMismatch: The output's shape fits no task.
-    """
-    if not classes:
-        return Predictions(
-            None, None, np.concatenate([batch.reshape(len(batch), -1) for batch in outputs]).astype(np.float64)
-        )
-    first = outputs[0]
-    width = int(np.prod(first.shape[1:]))
-    if first.ndim > 2 and width != first.shape[1]:  # noqa: PLR2004  ([n, classes, 1, 1] is fine)
-        raise BindingMismatch(
-            f"The output {name!r} has the shape {list(first.shape)}; one row of class scores a sample is needed.",
-            hint="Name another output in the binding, or evaluate the task as regression.",
-        )
-    if width == 1:
-        return Predictions(_binary(np.concatenate([batch.reshape(-1) for batch in outputs])), None, None)
-    scores = [batch.reshape(len(batch), width) for batch in outputs]
-    top = None
-    if width > _TOP:
-        top = np.concatenate([np.argpartition(-batch.astype(np.float32), _TOP - 1, 1)[:, :_TOP] for batch in scores])
-    return Predictions(np.concatenate([batch.argmax(1) for batch in scores]), top, None)
+        Args:
+            classes: Whether the task is classification.
+            name: Name of the output, for messages.
+        """
+        self._classes, self._name = classes, name
+        self._parts: list[Array] = []
+        self._tops: list[Array] = []
+        self._width = 0
+
+    def add(self, batch: Array) -> None:
+        """Take in scores [n, classes], one score a sample [n] or [n, 1], labels [n], or values [n, ...].
+
+        Raises:
+            BindingMismatch: The output's shape fits no task.
+        """
+        rows = batch.reshape(len(batch), -1)
+        self._width = rows.shape[1]
+        if not self._classes:
+            self._parts.append(rows.astype(np.float64))
+            return
+        if batch.ndim > 2 and self._width != batch.shape[1]:  # noqa: PLR2004  ([n, classes, 1, 1] is fine)
+            raise BindingMismatch(
+                f"The output {self._name!r} has the shape {list(batch.shape)}; one row of class scores a sample is needed.",
+                hint="Name another output in the binding, or evaluate the task as regression.",
+            )
+        self._parts.append(rows[:, 0].copy() if self._width == 1 else rows.argmax(1))
+        if self._width > _TOP:
+            self._tops.append(np.argpartition(-rows.astype(np.float32), _TOP - 1, 1)[:, :_TOP])
+
+    def predictions(self) -> Predictions:
+        """What the model said about every sample."""
+        joined = np.concatenate(self._parts)
+        if not self._classes:
+            return Predictions(None, None, joined.astype(np.float64))
+        if self._width == 1:
+            return Predictions(_binary(joined), None, None)
+        top = np.concatenate(self._tops).astype(np.int64) if self._tops else None
+        return Predictions(joined.astype(np.int64), top, None)
 
 
 def _binary(scores: Array) -> npt.NDArray[np.int64]:

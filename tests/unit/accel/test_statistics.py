@@ -82,20 +82,27 @@ def test_metrics_against_hand_values() -> None:
     assert metrics.value("r2", values, truth) == pytest.approx(1 - 2.5 / 2.25)
 
 
+def collected(batches: list[np.ndarray]) -> Predictions:
+    collector = metrics.Collector(classes=True, name="o")
+    for batch in batches:
+        collector.add(batch)
+    return collector.predictions()
+
+
 def test_predictions_of_every_shape() -> None:
     scores = np.eye(7, dtype=np.float32)
-    said = metrics.predictions([scores[:3], scores[3:]], classes=True, name="o")
+    said = collected([scores[:3], scores[3:]])
     np.testing.assert_array_equal(said.classes, range(7))
     assert said.top is not None
     assert metrics.correct("top5_accuracy", said, np.arange(7)).all()
-    one = metrics.predictions([np.array([[0.2], [0.7]], np.float32)], classes=True, name="o")
+    one = collected([np.array([[0.2], [0.7]], np.float32)])
     np.testing.assert_array_equal(one.classes, [0, 1])
-    logit = metrics.predictions([np.array([-3.0, 0.4], np.float32)], classes=True, name="o")
+    logit = collected([np.array([-3.0, 0.4], np.float32)])
     np.testing.assert_array_equal(logit.classes, [0, 1])
-    named = metrics.predictions([np.array([4, 2])], classes=True, name="o")
+    named = collected([np.array([4, 2])])
     np.testing.assert_array_equal(named.classes, [4, 2])
     with pytest.raises(BindingMismatch, match="one row of class scores"):
-        metrics.predictions([np.zeros((2, 3, 4), np.float32)], classes=True, name="o")
+        collected([np.zeros((2, 3, 4), np.float32)])
 
 
 def test_labels_without_a_class_are_counted() -> None:

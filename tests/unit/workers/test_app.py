@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,22 +52,72 @@ def test_a_host_is_described_by_the_engine(tmp_path: Path) -> None:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+# Forking belongs into a process without the threads of a test run.
+_SEES_THE_STOP = """
+import os
+from workers import app
+assert not app.stopping()
+ask, told = os.pipe()
+if (child := os.fork()) == 0:
+    os.read(ask, 1)
+    os._exit(int(app.stopping()))
+app._stop()
+os.write(told, b"x")
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+"""
+
+_FORKS_BESIDE_THE_BEAT = """
+import os, threading
+from store import workers
+from store.database import Database
+from store.ids import new_id
+from store.settings import StoreSettings
+from workers import app
+app.BEAT_S = 0
+beat = threading.Thread(target=app._beat, args=(["cpu"],), daemon=True)
+beat.start()
+url = StoreSettings().database_url
+while True:
+    with app._no_fork:
+        database = Database(url)
+        with database.read() as session:
+            there = workers.live(session)
+        database.dispose()
+    if there:
+        break
+codes = []
+for _ in range(40):
+    if (child := os.fork()) == 0:
+        own = Database(url)
+        try:
+            with own.engine.connect() as connection:
+                connection.exec_driver_sql("ROLLBACK")
+                connection.exec_driver_sql("PRAGMA busy_timeout=3000")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+app._beating.set()
+beat.join()
+assert codes == [0] * 40, codes
+"""
+
+
+def run(script: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_pool_process_sees_that_the_worker_stops() -> None:
-    assert not worker.stopping()
-    ask, told = os.pipe()
-    child = os.fork()
-    if child == 0:  # only what is safe after a fork: wait for the word, look, end
-        os.read(ask, 1)
-        os._exit(int(worker.stopping()))
-    try:
-        worker._stop()
-        os.write(told, b"x")
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 1
-    finally:
-        worker._stopping[0] = 0
-        os.close(ask)
-        os.close(told)
+    run(_SEES_THE_STOP)
+
+
+@pytest.mark.usefixtures("own_store")
+def test_a_pool_process_that_is_forked_beside_the_beat_can_write() -> None:
+    run(_FORKS_BESIDE_THE_BEAT)
 
 
 def test_health_asks_for_a_worker_of_this_host(own_store: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
