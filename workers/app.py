@@ -6,10 +6,13 @@ import mmap
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 from celery import Celery, signals
+from sqlalchemy.orm import Session
 
 import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything can import onnxruntime)
 from accel.child import call
@@ -80,34 +83,40 @@ def _announce(sender: object, **_: object) -> None:
 
 
 def _beat(queues: list[str]) -> None:
-    database = Database(StoreSettings().database_url)
     scratch_dir = WorkerSettings().scratch_dir
-    summary = describe_host(scratch_dir)
+    summary: HostSummary | None = None
     announced = False
-    while not _beating.wait(BEAT_S if announced else 0):
-        with _no_fork:
-            try:
-                if swept := sweep(scratch_dir):
-                    log.info("scratch_swept", folders=swept)
-                with database.write() as session:
-                    if announced:
-                        workers.beat(session, worker_id)
-                    else:
-                        host, pid = socket.gethostname(), os.getpid()
-                        workers.announce(session, worker_id, host=host, pid=pid, queues=queues, summary=summary)
-                announced = True
-            except Exception as error:  # noqa: BLE001  (the database may be away for a while; the next beat tells)
-                log.warning("beat_failed", error=str(error)[:200])
-            finally:
-                database.dispose()
-        if not announced:
-            _beating.wait(BEAT_S)
+    wait_s = 0.0
+    while not _beating.wait(wait_s):
+        wait_s = BEAT_S
+        try:
+            if swept := sweep(scratch_dir):
+                log.info("scratch_swept", folders=swept)
+            summary = summary or describe_host(scratch_dir)
+            with _writing() as session:
+                if announced:
+                    workers.beat(session, worker_id)
+                else:
+                    host, pid = socket.gethostname(), os.getpid()
+                    workers.announce(session, worker_id, host=host, pid=pid, queues=queues, summary=summary)
+            announced = True
+        except Exception as error:  # noqa: BLE001  (the database may be away for a while; the next beat tells)
+            log.warning("beat_failed", error=str(error)[:200])
+    try:
+        with _writing() as session:
+            workers.retire(session, worker_id)
+    except Exception as error:  # noqa: BLE001  (it will be forgotten when it is not seen for a while)
+        log.warning("retire_failed", error=str(error)[:200])
+
+
+@contextmanager
+def _writing() -> Iterator[Session]:
+    """A transaction during which nobody is forked, and of which nothing stays open."""
     with _no_fork:
+        database = Database(StoreSettings().database_url)
         try:
             with database.write() as session:
-                workers.retire(session, worker_id)
-        except Exception as error:  # noqa: BLE001  (it will be forgotten when it is not seen for a while)
-            log.warning("retire_failed", error=str(error)[:200])
+                yield session
         finally:
             database.dispose()
 
