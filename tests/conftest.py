@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 import accel  # noqa: F401  (sets ORT_DISABLE_TELEMETRY before anything imports onnxruntime)
 
-# PostgreSQL's wheel asks for it at its import, and warns where a login session has not set it.
+# PostgreSQL's wheel keeps a lock there; without the folder it would take one that all users of the host share.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="accel-tests-"))
+Path(os.environ["XDG_RUNTIME_DIR"], "python_PostgresServer").mkdir(parents=True, exist_ok=True)
 
 CHROMIUM = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 collect_ignore = [] if CHROMIUM else ["browser"]

@@ -21,6 +21,8 @@ from tests.stack import Stack, stack, until
 
 _SLOW = {"rounds": 200, "seconds_per_round": 0.1}
 _STEPS = [{"technique": "optimize_graph"}]
+_either = pytest.mark.parametrize("pair", ["sqlite"], indirect=True)
+"""For what does not depend on the database."""
 _PIECES = ("valkey", "worker1", "worker2", "dispatcher", "reaper")
 
 
@@ -66,6 +68,7 @@ def test_a_zombie_is_fenced_when_another_has_done_its_job(pair: Stack, model_id:
     assert tuple(made) == job.model_ids
 
 
+@_either
 def test_a_benchmark_keeps_other_jobs_off_its_host(pair: Stack, model_id: UUID) -> None:
     benchmark = pair.submit("benchmark", model_ids=[model_id], **_SLOW)
     pair.running(benchmark)
@@ -91,6 +94,7 @@ def test_a_killed_pool_process_costs_an_attempt_and_nothing_else(pair: Stack, mo
     until(lambda: not runs(pair), "the dead run's folder is swept", within_s=15)
 
 
+@_either
 def test_a_lapsed_job_waits_for_a_reaper(pair: Stack, model_id: UUID) -> None:
     job_id = pair.submit("benchmark", model_ids=[model_id], rounds=20, seconds_per_round=0.05)
     pair.running(job_id)
@@ -105,6 +109,7 @@ def test_a_lapsed_job_waits_for_a_reaper(pair: Stack, model_id: UUID) -> None:
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
 
 
+@_either
 def test_a_worker_says_that_it_is_there_and_that_it_goes(pair: Stack) -> None:
     def pids() -> dict[int, tuple[str, ...]]:
         with pair.database.read() as session:
@@ -118,6 +123,7 @@ def test_a_worker_says_that_it_is_there_and_that_it_goes(pair: Stack) -> None:
     until(lambda: pair.pieces["worker2"].pid in pids(), "the next one announces itself")
 
 
+@_either
 def test_a_queued_job_is_cancelled_at_once_and_never_begun(pair: Stack, model_id: UUID) -> None:
     blocking = pair.submit("benchmark", model_ids=[model_id], **_SLOW)
     pair.running(blocking)

@@ -144,18 +144,6 @@ def test_an_engine_that_is_killed_is_tried_again_up_to_the_cap(system: Stack, mo
     assert "SIGKILL" in job.error.message
 
 
-def test_a_worker_that_sleeps_past_its_lease_is_fenced(system: Stack, model_id: object) -> None:
-    job_id = system.submit("benchmark", model_ids=[model_id], deadline_seconds=60, rounds=20, seconds_per_round=0.1)
-    system.running(job_id)
-    zombies = system.freeze(job_id)
-    until(lambda: system.job(job_id).state == JobState.QUEUED, "the lease lapses", within_s=15)
-    for pid in zombies:
-        os.kill(pid, signal.SIGCONT)
-    job = system.finished(job_id)
-    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
-    assert "fenced" in system.log("worker")
-
-
 def test_a_job_that_waits_out_a_broker_outage(system: Stack, model_id: object) -> None:
     system.kill("valkey")
     begun = time.monotonic()
