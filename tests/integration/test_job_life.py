@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport
 from store import comparison, jobs, models, workers
 from store.broker import CeleryPublisher
 from store.states import JobState
-from tests.models import convnet
+from tests.models import assemble, convnet
 from tests.stack import Stack, parent_of, stack, until
 
 _SLOW = {"rounds": 200, "seconds_per_round": 0.1}
@@ -181,7 +182,7 @@ def test_nothing_outlives_a_killed_worker(system: Stack, model_id: object) -> No
     until(lambda: system.live_workers() >= 1, "the next worker announces itself")
     done = system.finished(system.submit("compress", model_id=model_id, steps=_STEPS))
     assert done.state == JobState.SUCCEEDED
-    assert not [path for path in system.scratch.iterdir() if path.name.startswith("run-")]
+    until(lambda: not list(system.scratch.glob("run-*")), "the folder of the dead run is swept")
 
 
 def test_a_full_disk_fails_the_job_clearly(tmp_path: Path) -> None:
@@ -192,12 +193,16 @@ def test_a_full_disk_fails_the_job_clearly(tmp_path: Path) -> None:
         assert job.error.hint
 
 
-def test_an_engine_without_memory_fails_the_job_and_spares_the_worker(tmp_path: Path) -> None:
-    with stack(tmp_path, "valkey", "worker", "dispatcher", engine_memory_bytes=160 << 20, max_attempts=1) as tight:
-        model_id = tight.model(convnet())
+def test_a_model_that_asks_for_too_much_memory_fails_its_job_and_spares_the_worker(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["wide"]), helper.make_node("ReduceSum", ["wide"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1]) for name in ("x", "y")]
+    bomb = assemble(nodes, ports[:1], ports[1:], {"shape": np.array([60_000, 60_000], np.int64)})  # 14 GB when it runs
+    with stack(tmp_path, "valkey", "worker", "dispatcher", engine_memory_bytes=3 << 30) as tight:
+        model_id = tight.model(bomb)
         for _ in range(2):
             job = tight.finished(tight.submit("compress", model_id=model_id, steps=_STEPS))
             assert job.error is not None
             assert job.error.code == "out_of_memory", job.error
+        assert tight.finished(tight.submit("compress", model_id=tight.model(convnet(), "small"), steps=_STEPS)).report
         with tight.database.read() as session:
             assert len(workers.live(session)) == 1
