@@ -317,17 +317,6 @@ def test_a_disk_that_fills_up_fails_the_job(
             subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_an_engine_without_memory_fails_the_job_clearly(
-    store: Stack, model_id: UUID, supervisor: Make, scratch: Path
-) -> None:
-    job_id = store.submit("compress", model_id=model_id, steps=STEPS)
-    supervisor(engine_memory_bytes=64 << 20).run(job_id)
-    job = store.job(job_id)
-    assert job.error is not None
-    assert (job.state, job.error.code) == (JobState.FAILED, "out_of_memory"), job.error
-    assert left(scratch) == []
-
-
 def test_progress_is_told_phase_by_phase(store: Stack, model_id: UUID, supervisor: Make) -> None:
     job_id = store.submit("compress", model_id=model_id, steps=STEPS)
     supervisor().run(job_id)
