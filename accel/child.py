@@ -24,6 +24,8 @@ from accel.events import Done, Event, Failed, Progress
 from accel.request import EngineRequest
 
 _STDERR_LINES = 40
+_LAST_WORD_S = 10.0
+"""Time that a child has to end after it has closed its output."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 
@@ -113,7 +115,11 @@ class Child:
         """Wait for the end, and make sure that nothing is left of the child."""
         while not self.ended:
             self.next_event(timeout_s=60)
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_LAST_WORD_S)
+        except subprocess.TimeoutExpired:  # it closed its output and lives on
+            self.kill()
+            code = self._process.wait()
         self.kill()
         return Outcome(code, self._answer, "".join(self._stderr).strip())
 
