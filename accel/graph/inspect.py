@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from accel.errors import BadModel
 from accel.graph.check import bodies
 from accel.graph.load import load_proto
 from accel.report import ModelSummary, TensorSummary
@@ -74,6 +75,8 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSummary:
 
 
 def _dtype(element: int) -> str:
+    if element not in TensorProto.DataType.values():
+        raise BadModel(f"An input or output has elements of the type {element}, which ONNX does not have.")
     name: str = TensorProto.DataType.Name(element).lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 
