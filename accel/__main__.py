@@ -99,7 +99,11 @@ def _parse(text: bytes) -> EngineRequest:
 
 
 def _inputs(request: EngineRequest) -> list[Path]:
-    """The caller's files that the request names."""
+    """The caller's files that the request names.
+
+    Raises:
+        BadRequest: One is not there.
+    """
     match request:
         case InspectModelRequest():
             files = [request.model]
@@ -113,6 +117,9 @@ def _inputs(request: EngineRequest) -> list[Path]:
             files = [model.path for model in request.models] + [request.dataset.path]
         case BenchmarkRequest():
             files = [model.path for model in request.models]
+    for file in files:
+        if not file.is_file():
+            raise BadRequest(f"There is no file {file.name!r}.", hint="Relative paths are those of the current folder.")
     return [file.resolve() for file in files]
 
 

@@ -24,6 +24,8 @@ from accel.events import Done, Event, Failed, Progress
 from accel.request import EngineRequest
 
 _STDERR_LINES = 40
+_LINE_LENGTH = 1 << 28
+"""Longest event: what is longer is no report but a child gone wrong, and must not fill its parent's memory."""
 _LAST_WORD_S = 10.0
 """Time that a child has to end after it has closed its output."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
@@ -125,7 +127,7 @@ class Child:
 
     def _read_events(self, stdout: IO[str]) -> None:
         with stdout:
-            for line in stdout:
+            for line in iter(lambda: stdout.readline(_LINE_LENGTH), ""):
                 try:
                     self._events.put(events.adapter.validate_json(line))
                 except ValidationError:
@@ -134,7 +136,8 @@ class Child:
 
     def _read_stderr(self, stderr: IO[str]) -> None:
         with stderr:
-            self._stderr.extend(line[:1000] for line in stderr)
+            # In pieces: a line may be as long as its writer likes.
+            self._stderr.extend(iter(lambda: stderr.readline(1000), ""))
 
 
 def call(request: EngineRequest, *, timeout_s: float, on_progress: Callable[[Progress], None] | None = None) -> Done:

@@ -15,7 +15,7 @@ from accel.benchmark.inputs import random_inputs
 from accel.context import Context, Tell
 from accel.data.bind import Bound, bind
 from accel.data.dataset import Dataset, open_dataset
-from accel.errors import AccelError, BindingMismatch, DataRequired, ResultBroken, RuntimeFailed
+from accel.errors import AccelError, BadDataset, BindingMismatch, DataRequired, ResultBroken, RuntimeFailed
 from accel.evaluation import metrics
 from accel.evaluation.contract import Contract, Metric, Verdict
 from accel.evaluation.evaluate import Truth
@@ -66,7 +66,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         save(model, result)
         seconds = time.monotonic() - started
         tell("comparing", number - 1, len(request.steps), label)
-        found = _proved(trial, result, step.tag())
+        found = _proved(trial, result, step.tag(), watched)
         steps.append(
             StepReport(
                 technique=step.tag(),
@@ -125,9 +125,7 @@ class _Trial:
                 )
             feeds = random_inputs(session.inputs, seed=request.seed, count=4)
             return cls(request.runtime, request.seed, feeds, (0,) * len(feeds), None, None, None, None, tell)
-        splits = dataset.splits
-        judged = next(split for split in _JUDGED_SPLITS if split in splits)
-        calibrated = next(split for split in _CALIBRATION_SPLITS if split in splits)
+        judged, calibrated = _first_split(dataset, _JUDGED_SPLITS), _first_split(dataset, _CALIBRATION_SPLITS)
         bound = bind(session.inputs, session.outputs, dataset, judged, request.binding)
         if request.contract is None:
             bound = bound.draw(_SAMPLES, request.seed)
@@ -158,7 +156,8 @@ class _Trial:
             collector = metrics.Collector(classes=self.truth.classes, name=self.bound.output)
         total = len(self.feeds) if self.bound is None else len(self.bound)
         for feed, size in self._feeds():
-            outputs = {name: array[:size] if size else array for name, array in session.run(feed).items()}
+            found = session.run(_as_taken(feed, session))
+            outputs = {name: array[:size] if size else array for name, array in found.items()}
             if kept_bytes < _KEPT_BYTES:
                 for name, array in outputs.items():
                     kept.setdefault(name, []).append(array)
@@ -185,8 +184,9 @@ class _Trial:
                 continue
             other = after.outputs[name]
             rows = min(len(array), len(other))  # of a narrower type more rows are kept
-            reference = array[:rows].astype(np.float64)
-            difference = other[:rows].astype(np.float64) - reference
+            both = np.isfinite(array[:rows]) & np.isfinite(other[:rows])  # a mask's infinity stays what it is
+            reference = array[:rows][both].astype(np.float64)
+            difference = other[:rows][both].astype(np.float64) - reference
             worst = max(worst, float(np.abs(difference).max(initial=0)))
             signal += float((reference**2).sum())
             noise += float((difference**2).sum())
@@ -211,22 +211,33 @@ class _Trial:
             snr_db=10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None,
             agreement=agreement,
             metric=metric,
-            parent_metric=self._estimate(theirs),
-            result_metric=self._estimate(said),
+            parent_metric=self._estimate(theirs, theirs),
+            result_metric=self._estimate(said, theirs),
             drop=drop,
             warnings=tuple(warnings),
         )
 
-    def _estimate(self, said: Predictions | None) -> Estimate | None:
-        if said is None or self.truth is None:
+    def _estimate(self, said: Predictions | None, baseline: Predictions | None) -> Estimate | None:
+        if said is None or baseline is None or self.truth is None:
             return None
-        return metrics.estimate(self.truth.metrics[0], said, self.truth.labels, seed=self.seed)
+        metric = self.truth.metrics[0]
+        return metrics.estimate(metric, said, metrics.reference(metric, baseline, self.truth.labels), seed=self.seed)
 
     def verdict(self, contract: Contract | None, first: _Watched, last: _Watched) -> Verdict | None:
         """Judge the last result against the model that the recipe began with."""
         if contract is None or self.truth is None or first.predictions is None or last.predictions is None:
             return None
         return judge(contract, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+
+
+def _as_taken(feed: dict[str, Array], session: Session) -> dict[str, Array]:
+    """The inputs in the float types that the model takes, which a technique may have changed."""
+    wanted = {port.name: port.dtype for port in session.inputs if port.dtype is not None and port.dtype.kind == "f"}
+    with np.errstate(over="ignore"):  # what that does to the outputs is looked at later
+        return {
+            name: array.astype(wanted[name], copy=False) if name in wanted and array.dtype.kind == "f" else array
+            for name, array in feed.items()
+        }
 
 
 def _first_run(trial: _Trial, path: Path) -> _Watched:
@@ -241,6 +252,21 @@ def _first_run(trial: _Trial, path: Path) -> _Watched:
         ) from error
 
 
+def _first_split(dataset: Dataset, names: tuple[str, ...]) -> str:
+    """The first of these splits that has rows.
+
+    Raises:
+        BadDataset: None has.
+    """
+    for name in names:
+        if name in dataset.splits and any(len(rows) for rows in dataset.splits[name].values()):
+            return name
+    raise BadDataset(
+        f"The dataset has no rows in {', '.join(names)}; it has {dataset.summary.splits}.",
+        hint="Name the splits train, validation and test.",
+    )
+
+
 def _truth(dataset: Dataset, bound: Bound, contract: Contract | None, session: Session) -> Truth | None:
     if bound.target is None:
         if contract is not None and contract.metric != "agreement":
@@ -248,6 +274,8 @@ def _truth(dataset: Dataset, bound: Bound, contract: Contract | None, session: S
                 f"A contract on {contract.metric} needs labels, and the dataset has no target.",
                 hint='Name it: {"binding": {"target": "<column>"}}, or use the metric agreement.',
             )
+        if contract is not None:
+            return Truth(np.empty(0, np.int64), ("agreement",), classes=True, labelled=False)
         return None
     labels, classes = bound.labels(), dataset.summary.task != "regression"
     if classes:
@@ -262,11 +290,11 @@ def _truth(dataset: Dataset, bound: Bound, contract: Contract | None, session: S
     return Truth(labels, (metric,), classes, labelled=True)
 
 
-def _proved(trial: _Trial, result: Path, technique: str) -> _Watched:
+def _proved(trial: _Trial, result: Path, technique: str, parent: _Watched) -> _Watched:
     """Load a result again and run it.
 
     Raises:
-        ResultBroken: It cannot be, or it gives no numbers.
+        ResultBroken: It cannot be, or it gives no numbers where its parent does.
     """
     try:
         load_proto(result)
@@ -279,7 +307,9 @@ def _proved(trial: _Trial, result: Path, technique: str) -> _Watched:
             hint="Choose other parameters or another technique; the original is untouched.",
         ) from error
     for name, array in found.outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        before = parent.outputs[name]
+        rows = min(len(array), len(before))
+        if array.dtype.kind == "f" and (~np.isfinite(array[:rows]) & np.isfinite(before[:rows])).any():
             raise ResultBroken(
                 f"What {technique} made gives values at {name!r} that are not finite.",
                 hint="The ranges may overflow in this type; leave the layers in float that are affected.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 from accel.data.binding import Binding
 from accel.data.spec import DatasetSpec
@@ -19,6 +19,10 @@ from accel.techniques import AnyTechnique
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
+"""A name that a file in the workspace can have."""
 
 
 class ModelFile(_Value):
@@ -69,9 +73,15 @@ class CompressRequest(_Request):
     dataset: DatasetFile | None = None
     binding: Binding | None = None
     steps: tuple[AnyTechnique, ...] = Field(min_length=1)
-    result_ids: tuple[str, ...] = Field(description="Name of the model that each step makes; as many as steps.")
+    result_ids: tuple[FileName, ...] = Field(description="Name of the model that each step makes; as many as steps.")
     contract: Contract | None = None
     runtime: str = "onnxruntime:cpu"
+
+    @model_validator(mode="after")
+    def _names_each_result(self) -> CompressRequest:
+        if len(set(self.result_ids)) != len(self.steps) or len(self.result_ids) != len(self.steps):
+            raise ValueError("result_ids needs one name, each another, for each of the steps")
+        return self
 
 
 class EvaluateRequest(_Request):
@@ -88,6 +98,11 @@ class EvaluateRequest(_Request):
     batch_size: int = Field(32, ge=1)
     contract: Contract | None = None
 
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> EvaluateRequest:
+        _check_baseline(self.baseline_id, self.models)
+        return self
+
 
 class BenchmarkRequest(_Request):
     """Measure the speed of models, each in a process of its own, rounds interleaved."""
@@ -101,6 +116,16 @@ class BenchmarkRequest(_Request):
     rounds: int = Field(20, ge=2)
     seconds_per_round: float = Field(0.05, gt=0)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> BenchmarkRequest:
+        _check_baseline(self.baseline_id, self.models)
+        return self
+
+
+def _check_baseline(baseline_id: str, models: tuple[ModelFile, ...]) -> None:
+    if baseline_id not in {model.model_id for model in models}:
+        raise ValueError("baseline_id must be the name of one of the models")
 
 
 EngineRequest = (

@@ -175,7 +175,14 @@ def _class_names(stored: dict[str, StoredArray], workspace: Path) -> tuple[str, 
     array = stored.get(_CLASS_NAMES)
     if array is None or array.header.dtype.kind != "U" or len(array.header.shape) != 1:
         return None
-    return tuple(str(name) for name in array.open(workspace)[:1000])
+    try:
+        names = tuple(str(name) for name in array.open(workspace)[:1000])
+        "".join(names).encode().decode()  # numpy lets through what is no character
+    except ValueError as error:
+        raise BadDataset(f"{_CLASS_NAMES!r} holds what is no text: {str(error)[:200]}.") from error
+    if any("\0" in name for name in names):
+        raise BadDataset(f"{_CLASS_NAMES!r} holds a NUL character.")
+    return names
 
 
 def _summarize(
@@ -199,7 +206,7 @@ def _summarize(
             target = None
     task = spec.task
     if task is None and target is not None:
-        task = "classification" if first[target].dtype.kind in "iub" else "regression"
+        task = "regression" if first[target].dtype.kind == "f" else "classification"
         notes.append(f"The task is taken to be {task}, by the target's type {first[target].dtype}.")
     classes = None
     if task == "classification" and target is not None and first[target].dtype.kind in "iub":

@@ -89,11 +89,14 @@ def predict_baseline(
         standard = metrics.CLASSIFICATION if classes else metrics.REGRESSION
         if classes and said.top is None:
             standard = tuple(metric for metric in standard if metric != "top5_accuracy")
+        if not classes and (labels == labels[:1]).all():
+            standard = ("mae", "rmse")  # r2 compares with the target's spread, and here there is none
         return said, Truth(labels, request.metrics or standard, classes, labelled=True)
     if said.classes is not None:
         return said, Truth(said.classes, ("agreement",), classes, labelled=False)
     own = said.values if said.values is not None else np.empty(0)
-    return said, Truth(own, metrics.REGRESSION, classes, labelled=False)
+    standard = ("mae", "rmse") if (own == own[:1]).all() else metrics.REGRESSION
+    return said, Truth(own, standard, classes, labelled=False)
 
 
 def predict(
@@ -138,7 +141,10 @@ def _evaluated(
         model_id=model.model_id,
         runtime=request.runtime,
         samples=len(said),
-        metrics={metric: metrics.estimate(metric, said, truth.labels, seed=request.seed) for metric in truth.metrics},
+        metrics={
+            metric: metrics.estimate(metric, said, metrics.reference(metric, baseline, truth.labels), seed=request.seed)
+            for metric in truth.metrics
+        },
         against_baseline=None
         if said is baseline
         else compared(request.contract, said, baseline, truth, seed=request.seed),

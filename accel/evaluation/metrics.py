@@ -9,7 +9,7 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
-from accel.errors import BindingMismatch, LabelsOutOfRange
+from accel.errors import BadDataset, BindingMismatch, LabelsOutOfRange, RuntimeFailed
 from accel.evaluation.contract import Metric
 from accel.evaluation.statistics import Bools, Weights, bootstrap, paired_drop, wilson
 from accel.report import Estimate
@@ -55,11 +55,15 @@ class Collector:
 
         Raises:
             BindingMismatch: The output's shape fits no task.
+            RuntimeFailed: A value is not finite.
         """
         rows = batch.reshape(len(batch), -1)
         self._width = rows.shape[1]
         if not self._classes:
-            self._parts.append(rows.astype(np.float64))
+            values = rows.astype(np.float64)
+            if not np.isfinite(values).all():
+                raise RuntimeFailed(f"The output {self._name!r} holds values that are not finite.")
+            self._parts.append(values)
             return
         if batch.ndim > 2 and self._width != batch.shape[1]:  # noqa: PLR2004  ([n, classes, 1, 1] is fine)
             raise BindingMismatch(
@@ -115,22 +119,38 @@ def estimate(metric: Metric, said: Predictions, labels: Array, *, seed: int) -> 
     if metric in {"accuracy", "top5_accuracy", "agreement"}:
         right = correct(metric, said, labels)
         return wilson(int(right.sum()), len(right))
-    return bootstrap(lambda weights: value(metric, said, labels, weights), len(said), seed=seed)
+    return _defined(metric, bootstrap(lambda weights: value(metric, said, labels, weights), len(said), seed=seed))
 
 
 def drop(
     metric: Metric, baseline: Predictions, model: Predictions, labels: Array, *, seed: int, confidence: float = 0.95
 ) -> Estimate:
     """How much worse the model is than the baseline on the same samples; above 0 is worse, whatever the metric."""
+    labels = reference(metric, baseline, labels)
     if metric in {"accuracy", "top5_accuracy", "agreement"}:
         return paired_drop(correct(metric, baseline, labels), correct(metric, model, labels), confidence)
     sign = -1.0 if metric in {"mae", "rmse"} else 1.0
-    return bootstrap(
+    found = bootstrap(
         lambda weights: sign * (value(metric, baseline, labels, weights) - value(metric, model, labels, weights)),
         len(baseline),
         seed=seed,
         confidence=confidence,
     )
+    return _defined(metric, found)
+
+
+def reference(metric: Metric, baseline: Predictions, labels: Array) -> Array:
+    """What predictions are held against: the labels, or for the agreement what the baseline said."""
+    return baseline.classes if metric == "agreement" and baseline.classes is not None else labels
+
+
+def _defined(metric: Metric, found: Estimate) -> Estimate:
+    if not math.isfinite(found.value):
+        raise BadDataset(
+            f"{metric} is no number on these samples: the target is the same everywhere, or is not finite somewhere.",
+            hint="Use mae or rmse where the target does not vary, and remove rows whose target is not a number.",
+        )
+    return found
 
 
 def correct(metric: Metric, said: Predictions, labels: Array) -> Bools:
@@ -169,6 +189,8 @@ def _macro_f1(said: Predictions, labels: Array, weights: Weights | None) -> floa
 def _regression(metric: Metric, said: Predictions, labels: Array, weights: Weights | None) -> float:
     if said.values is None:
         raise BindingMismatch(f"{metric} needs values, but the model gives classes.", hint="Use accuracy or macro_f1.")
+    if labels.dtype.kind not in "biuf":
+        raise BindingMismatch(f"The target is of type {labels.dtype}; {metric} needs numbers.")
     truth = labels.reshape(len(labels), -1).astype(np.float64)
     if truth.shape != said.values.shape:
         raise BindingMismatch(f"The target has the shape {truth.shape}, the output {said.values.shape}.")

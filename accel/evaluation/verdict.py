@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from accel.evaluation.contract import ERRORS, Contract, Verdict
-from accel.evaluation.metrics import Array, Predictions, correct, drop
+from accel.evaluation.metrics import Array, Predictions, correct, drop, reference
 from accel.evaluation.statistics import samples_for
 
 
@@ -16,6 +16,7 @@ def judge(contract: Contract, baseline: Predictions, model: Predictions, labels:
     """
     # One-sided: the question is only whether the loss exceeds the bound, so the two-sided level is wider.
     level = 2 * contract.confidence - 1
+    labels = reference(contract.metric, baseline, labels)
     found = drop(contract.metric, baseline, model, labels, seed=seed, confidence=level)
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high

@@ -70,3 +70,32 @@ def _family(group: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+SESSION = """
+import accel, os, sys
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+assert "onnxruntime" not in sys.modules
+from pathlib import Path
+from accel.runtimes.onnxruntime import open_session
+open_session(Path(sys.argv[1]), "onnxruntime:cpu")
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+
+
+def test_a_fresh_interpreter_leaves_nothing_to_send(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    path = models.save(models.convnet(), tmp_path / "m.onnx")
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(home)}
+    answer = subprocess.run(
+        [sys.executable, "-c", SESSION, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert not [found for found in home.rglob("*") if found.is_file()]
