@@ -12,6 +12,7 @@ from accel.errors import DataRequired
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import onnx_ir
 
 Tell = Callable[[str, int, int | None, str], None]
 """Called with the phase, units done, units in all (None when unknown), and a message."""
@@ -32,6 +33,8 @@ class Context:
     seed: int
     progress: Tell
     data: Calibration | None = None
+    reference: onnx_ir.Model | None = None
+    """The last float model of the recipe, where the one that is given is quantized."""
     notes: list[str] = field(default_factory=list)
 
     def calibration(self, technique: str) -> Calibration:

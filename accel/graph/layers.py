@@ -1,0 +1,148 @@
+"""The layers of a graph: products of an activation with a constant weight."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from accel.errors import TechniqueFailed
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LAYER_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_ACTIVATIONS = ("Relu", "Clip")
+_WEIGHT = 1
+"""Position of the weight among a layer's inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A Conv, ConvTranspose, Gemm or MatMul with a constant weight."""
+
+    node: ir.Node
+    weight: npt.NDArray[np.float32]
+    """As the file has it: [out, in / group, *kernel], [in, out / group, *kernel] (ConvTranspose), or a matrix."""
+    bias: npt.NDArray[np.float32] | None
+    """[out]; None where there is none, or where it is not constant."""
+    output: ir.Value
+    """What comes out, after the Relu or Clip that runtimes compute together with the layer."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return str(self.node.name)
+
+    @property
+    def operator(self) -> str:
+        """The node's operator."""
+        return self.node.op_type
+
+    @property
+    def input(self) -> ir.Value:
+        """The activation."""
+        value = self.node.inputs[0]
+        if value is None:
+            raise ValueError(f"{self.name} has no input")
+        return value
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the weight that runs over output channels (for grouped ConvTranspose: within a group)."""
+        match self.operator:
+            case "Conv":
+                return 0
+            case "Gemm":
+                return 0 if self.node.attributes.get_int("transB", 0) else 1
+            case "ConvTranspose":
+                return 1
+            case _:
+                return self.weight.ndim - 1
+
+    @property
+    def group(self) -> int:
+        """Groups of a convolution; 1 for matrix products."""
+        return self.node.attributes.get_int("group", 1)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every group has one input channel."""
+        return self.operator == "Conv" and self.group > 1 and self.weight.shape[1] == 1
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """The weight as [out, products]: what each output channel sums over, in the order of the file."""
+        moved = np.moveaxis(self.weight, self.channel_axis, 0)
+        return moved.reshape(moved.shape[0], -1)
+
+
+def layers(graph: ir.Graph, operators: Iterable[str] = LAYER_OPERATORS) -> list[Layer]:
+    """The layers of a prepared float graph, in order; sub-graphs are left alone."""
+    wanted = set(operators)
+    return [found for node in graph if node.op_type in wanted and (found := _layer(node)) is not None]
+
+
+def _layer(node: ir.Node) -> Layer | None:
+    if node.domain not in {"", "ai.onnx"} or len(node.inputs) <= _WEIGHT:
+        return None
+    if node.op_type == "Gemm" and (
+        node.attributes.get_int("transA", 0)
+        or node.attributes.get_float("alpha", 1.0) != 1.0
+        or node.attributes.get_float("beta", 1.0) != 1.0
+    ):
+        return None
+    weight = constant(node.inputs[_WEIGHT])
+    if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or constant(node.inputs[0]) is not None:  # noqa: PLR2004
+        return None
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004
+    return Layer(node, weight, bias, _after_activation(node.outputs[0]))
+
+
+def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+    """The array of an initializer; None for everything that is computed or fed."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def _after_activation(value: ir.Value) -> ir.Value:
+    users = value.uses()
+    if len(users) != 1 or value.is_graph_output():
+        return value
+    node = users[0].node
+    if node.op_type not in _ACTIVATIONS or node.inputs[0] is not value:
+        return value
+    if node.op_type == "Clip" and any(bound is not None and constant(bound) is None for bound in node.inputs[1:]):
+        return value
+    return node.outputs[0]
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], operators: dict[str, str] | None = None) -> set[str]:
+    """The names that patterns choose; ``*`` and ``?`` stand for parts of a name.
+
+    Args:
+        names: The names there are.
+        patterns: Names, patterns, or operator types where ``operators`` is given.
+        operators: The operator of each name.
+
+    Raises:
+        TechniqueFailed: A pattern chooses nothing; the hint has similar names.
+    """
+    chosen: set[str] = set()
+    operators = operators or {}
+    for pattern in patterns:
+        found = {name for name in names if fnmatch.fnmatchcase(name, pattern) or operators.get(name) == pattern}
+        if not found:
+            close = difflib.get_close_matches(pattern.strip("*"), [*names, *set(operators.values())], 3, 0.3)
+            raise TechniqueFailed(
+                f"The pattern {pattern!r} matches no node.",
+                hint=f"Names are matched after simplification; similar ones: {', '.join(close) or 'none'}.",
+            )
+        chosen |= found
+    return chosen

@@ -1,0 +1,130 @@
+"""Bring a graph into the one shape that rewriting relies on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accel.errors import TechniqueFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+QDQ_OPSET = 17
+"""QDQ per channel needs opset 13; 17 is the newest that every runtime in use knows."""
+BLOCK_OPSET = 21
+"""Blocks, 4-bit integers and 16-bit integers need opset 21."""
+
+
+def prepare(model: ir.Model, workspace: Path, *, opset: int = QDQ_OPSET) -> tuple[ir.Model, list[str]]:
+    """A simplified copy: constants as initializers, batch norms folded, every node named, opset ``opset`` at least.
+
+    The same model gives the same names each time, so that two techniques can speak of the same node.
+
+    Returns:
+        The copy, and remarks for the report.
+
+    Raises:
+        TechniqueFailed: The opset cannot be raised, or ONNX Runtime cannot load the model.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    from accel.graph.simplify import simplify
+
+    notes = []
+    # Constant nodes first: simplification folds what hangs on initializers.
+    ready = ir.from_proto(ir.to_proto(model))
+    have = ready.opset_imports.get("", 0)
+    if have < opset:
+        ready = _raised(ready, have, opset)
+        notes.append(f"The opset was raised from {have} to {opset}.")
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
+    ready = simplify(ready, workspace)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
+    _name(ready.graph)
+    _fold_factors(ready.graph)
+    return ready, notes
+
+
+def refuse_quantized(model: ir.Model) -> None:
+    """Refuse a model that is quantized already.
+
+    Raises:
+        TechniqueFailed: It is; names the operators that show it.
+    """
+    from accel.graph.inspect import QUANTIZED
+
+    found = {node.op_type for node in model.graph.all_nodes()} & QUANTIZED
+    if found:
+        raise TechniqueFailed(
+            f"The model is quantized already (it has {', '.join(sorted(found))}).",
+            hint="Start from the float model: quantizing twice only loses accuracy.",
+        )
+
+
+def _raised(model: ir.Model, have: int, opset: int) -> ir.Model:
+    import onnx_ir as ir
+    from onnx import version_converter
+
+    try:
+        return ir.from_proto(version_converter.convert_version(ir.to_proto(model), opset))
+    except Exception as error:
+        raise TechniqueFailed(
+            f"The model is of opset {have}, and cannot be raised to {opset}: {' '.join(str(error).split())[:200]}",
+            hint=f"Export it again with opset {opset} or later.",
+        ) from error
+
+
+def _name(graph: ir.Graph) -> None:
+    """Give every node a name that no other has."""
+    taken: set[str] = set()
+    for number, node in enumerate(graph):
+        name = node.name or f"{node.op_type}_{number}"
+        while name in taken:
+            name += f"_{number}"
+        taken.add(name)
+        node.name = name
+
+
+def _fold_factors(graph: ir.Graph) -> None:
+    """Multiply alpha and beta of Gemm into its constants: no integer kernel knows them."""
+    import onnx_ir as ir
+
+    for node in graph:
+        if node.op_type != "Gemm":
+            continue
+        for attribute, position in (("alpha", 1), ("beta", 2)):
+            factor = node.attributes.get_float(attribute, 1.0)
+            value = node.inputs[position] if len(node.inputs) > position else None
+            if factor == 1.0 or value is None or value.const_value is None:
+                continue
+            scaled = (value.const_value.numpy() * np.float32(factor)).astype(np.float32)
+            name = f"{value.name}_times_{attribute}_of_{node.name}"
+            node.replace_input_with(position, graph_constant(graph, name, scaled))
+            node.attributes[attribute] = ir.AttrFloat32(attribute, 1.0)
+
+
+def graph_constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None) -> ir.Value:
+    """Add an initializer; the name gets a number where another value has it already.
+
+    Args:
+        graph: The graph that gets it.
+        name: The wanted name.
+        array: Its value, on the way in as NumPy has it.
+        dtype: The type of ONNX where NumPy has none (INT4 and the like).
+    """
+    import onnx_ir as ir
+
+    taken = name
+    number = 1
+    while taken in graph.initializers:
+        taken = f"{name}_{number}"
+        number += 1
+    tensor = ir.Tensor(array, name=taken) if dtype is None else ir.Tensor(array, dtype=dtype, name=taken)
+    value = ir.Value(name=taken, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value

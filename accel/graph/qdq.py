@@ -1,0 +1,225 @@
+"""Put QuantizeLinear and DequantizeLinear pairs into a graph, and read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accel.graph.layers import Layer, constant
+from accel.graph.placement import Placement
+from accel.graph.prepare import BLOCK_OPSET, graph_constant
+from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedWeight:
+    """A weight as integers."""
+
+    integers: Integers
+    parameters: Parameters
+    scheme: Scheme
+    granularity: Granularity
+
+    def floats(self) -> np.ndarray:
+        """The floats that the integers stand for."""
+        return dequantize(self.integers, self.parameters, self.granularity)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedActivation:
+    """How an activation is quantized: one scale, one zero point."""
+
+    parameters: Parameters
+    scheme: Scheme
+
+
+def insert(
+    model: ir.Model,
+    placement: Placement,
+    weights: Mapping[str, QuantizedWeight],
+    activations: Mapping[str, QuantizedActivation],
+) -> None:
+    """Rewrite the graph in place so that the placed layers compute in integers.
+
+    Args:
+        model: A prepared graph, the one that the placement was made for.
+        placement: Layers and values.
+        weights: For each layer's name.
+        activations: For each value whose range was measured.
+    """
+    graph = model.graph
+    values = {value.name: value for value in _values(graph)}
+    entering = {layer.name: activations[placement.ranges[str(layer.input.name)]] for layer in placement.layers}
+    for name, source in placement.ranges.items():
+        _pair(graph, values[name], activations[source])
+    for layer in placement.layers:
+        _weigh(graph, layer, weights[layer.name], entering[layer.name])
+    if any(_is_wide(part.scheme) for part in (*activations.values(), *weights.values())):
+        model.opset_imports[""] = max(BLOCK_OPSET, model.opset_imports.get("", 0))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _is_wide(scheme: Scheme) -> bool:
+    return scheme.bits > 8 or scheme.bits <= 4  # noqa: PLR2004  (types that QuantizeLinear knows since opset 21)
+
+
+def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation) -> None:
+    """Quantize a value, and feed all that read it with what comes back; graph outputs keep their name."""
+    import onnx_ir as ir
+
+    scale = graph_constant(graph, f"{value.name}_scale", activation.parameters.scale)
+    zero = graph_constant(
+        graph, f"{value.name}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
+    )
+    users = [(use.node, use.idx) for use in value.uses()]
+    quantized = ir.Node("", "QuantizeLinear", [value, scale, zero], name=f"{value.name}_quantize")
+    back = ir.Node("", "DequantizeLinear", [quantized.outputs[0], scale, zero], name=f"{value.name}_dequantize")
+    quantized.outputs[0].name = f"{value.name}_quantized"
+    result = back.outputs[0]
+    result.name = f"{value.name}_dequantized"
+    result.type, result.shape = value.type, value.shape
+    for node, position in users:
+        node.replace_input_with(position, result)
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], [quantized, back])
+    else:
+        graph.insert_after(producer, [quantized, back])
+    if value.is_graph_output():
+        _swap_output(graph, value, result)
+
+
+def _swap_output(graph: ir.Graph, value: ir.Value, result: ir.Value) -> None:
+    name = value.name
+    graph.outputs[graph.outputs.index(value)] = result
+    value.name, result.name = f"{name}_before_quantization", name
+
+
+def _weigh(graph: ir.Graph, layer: Layer, weight: QuantizedWeight, activation: QuantizedActivation) -> None:
+    """Replace a layer's weight and bias by integers."""
+    node = layer.node
+    old = node.inputs[1]
+    integers = graph_constant(graph, f"{layer.name}_weight_quantized", weight.integers)
+    scale = graph_constant(graph, f"{layer.name}_weight_scale", weight.parameters.scale)
+    zero = graph_constant(
+        graph, f"{layer.name}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
+    )
+    node.replace_input_with(1, _dequantized(graph, node, [integers, scale, zero], weight.granularity, "weight"))
+    if layer.bias is not None and weight.granularity.block is None:
+        scales = activation.parameters.scale.astype(np.float64) * weight.parameters.scale.astype(np.float64)
+        rounded = np.rint(layer.bias.astype(np.float64) / scales)
+        if np.abs(rounded).max(initial=0) <= _LIMIT:
+            before = node.inputs[2]
+            scales = np.broadcast_to(scales, layer.bias.shape) if weight.granularity.axis is not None else scales
+            bias = graph_constant(graph, f"{layer.name}_bias_quantized", rounded.astype(np.int32))
+            scale = graph_constant(graph, f"{layer.name}_bias_scale", scales.astype(np.float32))
+            zero = graph_constant(graph, f"{layer.name}_bias_zero_point", np.zeros(scales.shape, np.int32))
+            axis = 0 if scales.ndim else None
+            node.replace_input_with(2, _dequantized(graph, node, [bias, scale, zero], Granularity(axis), "bias"))
+            _drop(graph, before)
+    _drop(graph, old)
+
+
+def _dequantized(
+    graph: ir.Graph, node: ir.Node, inputs: list[ir.Value], granularity: Granularity, what: str
+) -> ir.Value:
+    import onnx_ir as ir
+
+    attributes = []
+    if granularity.axis is not None:
+        attributes.append(ir.AttrInt64("axis", granularity.axis))
+    if granularity.block is not None:
+        attributes.append(ir.AttrInt64("block_size", granularity.block))
+    back = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{node.name}_{what}_dequantize")
+    back.outputs[0].name = f"{node.name}_{what}_dequantized"
+    back.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    back.outputs[0].shape = inputs[0].shape
+    graph.insert_before(node, back)
+    return back.outputs[0]
+
+
+def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
+    """Remove an initializer that nothing reads any more."""
+    if value is not None and value.name in graph.initializers and not value.uses() and not value.is_graph_output():
+        del graph.initializers[value.name]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayer:
+    """A layer of a graph that is quantized already."""
+
+    node: ir.Node
+    weight: QuantizedWeight
+    integers: ir.Value
+    """The initializer with the weight's integers."""
+    bias: ir.Value | None
+    """The initializer with the bias, as float or as int32."""
+    bias_scale: np.ndarray | None
+    """The scale of an int32 bias; None where the bias is float."""
+    input_scale: float | None
+    """The scale of the activation; None where it is float."""
+
+    @property
+    def name(self) -> str:
+        """The node's name, the same as in the float graph."""
+        return str(self.node.name)
+
+
+def quantized_layers(graph: ir.Graph) -> list[QuantizedLayer]:
+    """The layers whose weight comes out of a DequantizeLinear, in order."""
+    return [
+        found
+        for node in graph
+        if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and (found := _read(node)) is not None
+    ]
+
+
+def _read(node: ir.Node) -> QuantizedLayer | None:
+    back = node.inputs[1].producer() if node.inputs[1] is not None else None
+    if back is None or back.op_type != "DequantizeLinear":
+        return None
+    integers, scale = constant(back.inputs[0]), constant(back.inputs[1])
+    source = back.inputs[0]
+    if integers is None or scale is None or source is None:
+        return None
+    zero = constant(back.inputs[2]) if len(back.inputs) > 2 else None  # noqa: PLR2004
+    zero = np.zeros(scale.shape, np.int32) if zero is None else zero.astype(np.int32)
+    granularity = Granularity(
+        back.attributes.get_int("axis", 1) if scale.ndim else None, back.attributes.get_int("block_size", 0) or None
+    )
+    signed = integers.dtype.kind == "i" or str(integers.dtype).startswith("int")
+    scheme = Scheme(int(source.dtype.bitwidth if source.dtype else 8), signed=signed, symmetric=not zero.any())
+    bias, bias_scale = _bias(node)
+    before = node.inputs[0].producer() if node.inputs[0] is not None else None
+    entry = constant(before.inputs[1]) if before is not None and before.op_type == "DequantizeLinear" else None
+    return QuantizedLayer(
+        node,
+        QuantizedWeight(integers, Parameters(scale, zero), scheme, granularity),
+        source,
+        bias,
+        bias_scale,
+        float(entry) if entry is not None and entry.ndim == 0 else None,
+    )
+
+
+def _bias(node: ir.Node) -> tuple[ir.Value | None, np.ndarray | None]:
+    value = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
+    if value is None or constant(value) is not None:
+        return value, None
+    back = value.producer()
+    if back is None or back.op_type != "DequantizeLinear" or constant(back.inputs[0]) is None:
+        return None, None
+    return back.inputs[0], constant(back.inputs[1])

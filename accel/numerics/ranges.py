@@ -1,0 +1,145 @@
+"""Choose the range of an activation: what lies outside saturates, what lies inside is rounded."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from accel.numerics.histogram import Histogram
+from accel.numerics.scales import Scheme
+
+Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Range = tuple[float, float]
+
+_CANDIDATES = 48
+"""Bounds that are tried on each side."""
+_SHORTEST = 0.15
+"""Share of an extreme that a range keeps at least."""
+
+
+def choose(
+    histogram: Histogram, method: Method, scheme: Scheme, *, percentile: float = 99.999, average: Range | None = None
+) -> Range:
+    """The range for what was counted.
+
+    Args:
+        histogram: Values of the activation.
+        method: ``minmax`` takes the extremes, ``moving_average`` those smoothed over batches, ``percentile`` the middle
+            share of the values, ``entropy`` the range whose integers keep most of the distribution (Kullback-Leibler
+            divergence, as TensorRT does it), ``mse`` the one with the smallest mean squared error.
+        scheme: The integers of the activation.
+        percentile: Share of values in percent that ``percentile`` keeps.
+        average: The smoothed extremes.
+    """
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    if not np.isfinite(low) or not np.isfinite(high):
+        return 0.0, 0.0
+    match method:
+        case "minmax":
+            return low, high
+        case "moving_average":
+            return (low, high) if average is None else (min(average[0], 0.0), max(average[1], 0.0))
+        case "percentile":
+            return _percentile(histogram, low, high, percentile)
+        case "entropy":
+            return _searched(histogram, low, high, scheme, _divergence)
+        case "mse":
+            return _searched(histogram, low, high, scheme, _squared_error)
+        case _:
+            assert_never(method)
+
+
+def _percentile(histogram: Histogram, low: float, high: float, percentile: float) -> Range:
+    centres, counts = histogram.density()
+    cut = (100 - percentile) / 200 * histogram.total
+    zeros = np.searchsorted(centres, 0.0)
+    counts = np.insert(counts, zeros, histogram.zeros)
+    centres = np.insert(centres, zeros, 0.0)
+    summed = np.cumsum(counts)
+    # A range beyond the extremes keeps nothing more.
+    first, last = np.searchsorted(summed, cut, "right"), np.searchsorted(summed, summed[-1] - cut, "left")
+    kept = centres[[min(first, len(centres) - 1), min(last, len(centres) - 1)]]
+    return max(low, min(float(kept[0]), 0.0)), min(high, max(float(kept[1]), 0.0))
+
+
+class _Cost:
+    """What the search for a range minimises."""
+
+    def __init__(self, histogram: Histogram, scheme: Scheme) -> None:
+        self.centres, self.counts = histogram.density()
+        self.levels = scheme.high - scheme.low
+        self.symmetric = scheme.symmetric
+        zero = np.zeros(1)
+        self.mass = np.concatenate([zero, np.cumsum(self.counts)])
+        self.first = np.concatenate([zero, np.cumsum(self.counts * self.centres)])
+        self.second = np.concatenate([zero, np.cumsum(self.counts * self.centres**2)])
+
+    def step(self, low: float, high: float) -> float:
+        """The distance between neighbouring integers."""
+        return (2 * max(-low, high) if self.symmetric else high - low) / self.levels
+
+
+def _searched(histogram: Histogram, low: float, high: float, scheme: Scheme, cost: object) -> Range:
+    """Shorten one side, then the other, and the first again, keeping what costs least."""
+    if low == high or not histogram.counts.any():
+        return low, high
+    given = _Cost(histogram, scheme)
+    shares = np.linspace(_SHORTEST, 1.0, _CANDIDATES)
+    if scheme.symmetric:
+        largest = max(-low, high)
+        costs = [cost(given, -largest * share, largest * share) for share in shares]  # type: ignore[operator]
+        best = largest * float(shares[int(np.argmin(costs))])
+        return max(low, -best), min(high, best)
+    chosen = [low, high]
+    for side in (1, 0, 1):
+        if (low, high)[side] == 0.0:
+            continue
+        bounds = (low, high)[side] * shares
+        costs = [cost(given, *((chosen[0], bound) if side else (bound, chosen[1]))) for bound in bounds]  # type: ignore[operator]
+        chosen[side] = float(bounds[int(np.argmin(costs))])
+    return chosen[0], chosen[1]
+
+
+def _squared_error(given: _Cost, low: float, high: float) -> float:
+    """Sum of squared errors: a step's square by 12 for what is rounded, the distance to the bound for what saturates."""
+    step = given.step(low, high)
+    a, b = np.searchsorted(given.centres, [low, high])
+    inside = given.mass[b] - given.mass[a]
+    below = given.second[a] - 2 * low * given.first[a] + low**2 * given.mass[a]
+    total, first, second = (
+        given.mass[-1] - given.mass[b],
+        given.first[-1] - given.first[b],
+        given.second[-1] - given.second[b],
+    )
+    above = second - 2 * high * first + high**2 * total
+    return float(inside * step**2 / 12 + below + above)
+
+
+def _divergence(given: _Cost, low: float, high: float) -> float:
+    """Kullback-Leibler divergence between the clipped distribution and its integers' one (Migacz, GTC 2017)."""
+    a, b = int(np.searchsorted(given.centres, low)), int(np.searchsorted(given.centres, high, "right"))
+    if b - a < 2:  # noqa: PLR2004  (one bin has no distribution)
+        return np.inf
+    inside = given.counts[a:b]
+    reference = inside.copy()
+    reference[0] += given.mass[a]
+    reference[-1] += given.mass[-1] - given.mass[b]
+    levels = min(given.levels + 1, b - a)
+    edges = np.linspace(0, b - a, levels + 1).astype(np.int64)[:-1]
+    occupied = inside > 0
+    sums = np.add.reduceat(inside, edges)
+    bins = np.add.reduceat(occupied, edges, dtype=np.int64)
+    lengths = np.diff(np.append(edges, b - a))
+    spread = np.repeat(sums / np.maximum(bins, 1), lengths) * occupied
+    return _kl(reference, spread)
+
+
+def _kl(reference: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """With a little mass everywhere that the reference has some, so that what saturates has its price."""
+    seen = reference > 0
+    p = reference[seen] / reference.sum()
+    q = other[seen] + 1e-4 * other.sum() / max(int(seen.sum()), 1)
+    q /= q.sum()
+    return float((p * np.log(p / q)).sum())

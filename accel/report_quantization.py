@@ -1,0 +1,82 @@
+"""What quantization did to a model, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class LayerReport(_Value):
+    """One layer after quantization. What is unknown is None."""
+
+    name: str
+    operator: str
+    weight_bits: int | None = Field(description="None where the layer was left in float.")
+    activation_bits: int | None = Field(None, description="None where activations stay float until the model runs.")
+    granularity: Literal["tensor", "channel", "block"] | None = None
+    weight_scale: tuple[float, float] | None = Field(None, description="Smallest and largest scale of the weight.")
+    activation_scale: float | None = None
+    activation_zero_point: int | None = None
+    weight_snr_db: float | None = Field(None, description="Signal-to-noise ratio of the weight in decibels.")
+    output_snr_db: float | None = Field(
+        None, description="Signal-to-noise ratio of the layer's output on float inputs, in decibels."
+    )
+    saturation: float | None = Field(None, description="Share of the activation's values outside its range.")
+    kernel: str | None = Field(None, description="What the runtime computes the layer with, from its optimised graph.")
+    portability: Literal["safe", "safe_on_data", "at_risk"] | None = Field(
+        None, description="Whether 16-bit sums of processors without VNNI can saturate here."
+    )
+    note: str = Field("", description="Why the layer is as it is, where that was not asked for.")
+
+
+class SettlingReport(_Value):
+    """How far scales moved since half as many samples, relative to themselves."""
+
+    samples: int
+    median_change: float
+    largest_change: float
+
+
+class CalibrationReport(_Value):
+    """How ranges were measured."""
+
+    method: str
+    samples: int = Field(description="Samples that were used.")
+    settled: bool = Field(description="Whether it stopped early because the scales no longer moved.")
+    curve: tuple[SettlingReport, ...] = ()
+
+
+class Finding(_Value):
+    """Something about the calibration samples that a person should know."""
+
+    code: str
+    severity: Literal["info", "warning"]
+    message: str
+    hint: str = ""
+
+
+class PortabilityReport(_Value):
+    """What the same file does on processors without VNNI, where sums of two products saturate at 16 bits."""
+
+    safe: int = Field(description="Layers that cannot saturate, whatever comes in.")
+    safe_on_data: int = Field(description="Layers that did not saturate on the calibration samples.")
+    at_risk: tuple[str, ...] = Field(description="Layers that saturated on the calibration samples.")
+    agreement: float | None = Field(
+        None, description="Share of samples whose top class is the same with and without saturation."
+    )
+    snr_db: float | None = Field(None, description="Signal-to-noise ratio of the outputs with saturation.")
+    changed: tuple[str, ...] = Field((), description="Layers that `portable` changed so that they are safe.")
+
+
+class QuantizationReport(_Value):
+    """What a quantizing step did."""
+
+    layers: tuple[LayerReport, ...]
+    calibration: CalibrationReport | None = None
+    findings: tuple[Finding, ...] = ()
+    portability: PortabilityReport | None = None
