@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir
 
+    from accel.evaluation.trial import Trial
+    from accel.report_quantization import QuantizationReport
+
 Tell = Callable[[str, int, int | None, str], None]
 """Called with the phase, units done, units in all (None when unknown), and a message."""
 
@@ -23,6 +26,9 @@ class Calibration(Protocol):
 
     def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         """Yield model inputs by name, ``samples`` rows at most; the same rows in the same order each time."""
+
+    def batch_size(self, largest: int) -> int:
+        """Rows that are best taken at a time, ``largest`` at most."""
 
 
 @dataclass(slots=True)
@@ -35,6 +41,10 @@ class Context:
     data: Calibration | None = None
     reference: onnx_ir.Model | None = None
     """The last float model of the recipe, where the one that is given is quantized."""
+    selection: Trial | None = None
+    """Samples to choose by between candidates; results are not judged on them."""
+    quantization: QuantizationReport | None = None
+    """What a quantizing step did, for its report."""
     notes: list[str] = field(default_factory=list)
 
     def calibration(self, technique: str) -> Calibration:

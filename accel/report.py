@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from accel.evaluation.contract import Metric, Verdict
+from accel.report_quantization import QuantizationReport
 
 
 class _Value(BaseModel):
@@ -137,6 +138,8 @@ class StepReport(_Value):
     seconds: float
     peak_memory_bytes: int
     comparison: Comparison
+    quantization: QuantizationReport | None = None
+    verdict: Verdict | None = Field(None, description="On the contract of this step, if it has one.")
     notes: tuple[str, ...] = ()
 
 

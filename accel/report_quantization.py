@@ -73,6 +73,13 @@ class PortabilityReport(_Value):
     changed: tuple[str, ...] = Field((), description="Layers that `portable` changed so that they are safe.")
 
 
+class CandidateReport(_Value):
+    """A choice that was tried on rows set apart."""
+
+    in_float: tuple[str, ...] = Field(description="Layers that stayed in float.")
+    loss: float = Field(description="Loss of the contract's metric, or noise over signal of the outputs.")
+
+
 class QuantizationReport(_Value):
     """What a quantizing step did."""
 
@@ -80,3 +87,10 @@ class QuantizationReport(_Value):
     calibration: CalibrationReport | None = None
     findings: tuple[Finding, ...] = ()
     portability: PortabilityReport | None = None
+    tried: tuple[CandidateReport, ...] = Field(
+        (), description="Choices of layers in float, in the order of the search."
+    )
+    fallback: tuple[str, ...] = Field(
+        (),
+        description="Layers to `exclude` for a safer result than this one: those in float, and the next most sensitive.",
+    )

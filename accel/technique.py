@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from accel.context import Context
+    from accel.evaluation.contract import Contract
 
 
 class Technique(BaseModel, ABC):
@@ -25,6 +26,16 @@ class Technique(BaseModel, ABC):
     known: ClassVar[dict[str, type[Technique]]] = {}
     needs_data: ClassVar[bool] = False
     """Whether the technique reads calibration samples, so that a job without a dataset is refused at the door."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the technique chooses between results on samples of its own, apart from those it is judged on."""
+        return False
+
+    @property
+    def promise(self) -> Contract | None:
+        """The bound on quality that its result is held to."""
+        return None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:

@@ -17,6 +17,8 @@ from accel.runtimes.onnxruntime import Port
 
 Array = npt.NDArray[np.generic]
 
+_BATCH_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Feed:
@@ -64,6 +66,11 @@ class Bound:
         for start, stop in self.spans(samples, batch_size):
             yield self.feed(start, stop)
 
+    def batch_size(self, largest: int) -> int:
+        """Rows at a time: as many as fill a mebibyte, so that what a model makes of them stays small too."""
+        row = sum(feed.batch(0, 1).nbytes for feed in self.feeds if feed.rows is not None) if len(self) else 1
+        return max(1, min(largest, _BATCH_BYTES // max(row, 1)))
+
     def spans(self, samples: int, batch_size: int) -> Iterator[tuple[int, int]]:
         """Yield the bounds of the batches."""
         size = self.fixed_batch or batch_size
@@ -84,7 +91,10 @@ class Bound:
         """At most ``samples`` rows drawn without repetition, in order of place."""
         if samples >= len(self):
             return self
-        index = np.sort(np.random.default_rng(seed).choice(len(self), samples, replace=False))
+        return self.select(np.sort(np.random.default_rng(seed).choice(len(self), samples, replace=False)))
+
+    def select(self, index: npt.NDArray[np.int64]) -> Bound:
+        """Some of these rows, by their numbers."""
         feeds = tuple(feed if feed.rows is None else replace(feed, rows=feed.rows.select(index)) for feed in self.feeds)
         return replace(self, feeds=feeds, target=None if self.target is None else self.target.select(index))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +14,15 @@ from accel.data.bind import Bound, bind
 from accel.data.dataset import Dataset, open_dataset
 from accel.errors import AccelError, BadDataset, BindingMismatch, RuntimeFailed
 from accel.evaluation import metrics
-from accel.evaluation.contract import Contract, Metric
+from accel.evaluation.contract import Contract
 from accel.evaluation.metrics import Array, Predictions
 from accel.evaluation.statistics import mcnemar
+from accel.evaluation.truth import Truth
 from accel.evaluation.verdict import judge
 from accel.events import Done
 from accel.report import AgainstBaseline, EvaluatedModel, EvaluateReport
 from accel.request import EvaluateRequest, ModelFile
 from accel.runtimes.onnxruntime import Session, open_session
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What predictions are compared with: the dataset's labels, or the baseline's own predictions."""
-
-    labels: Array
-    metrics: tuple[Metric, ...]
-    classes: bool
-    labelled: bool
 
 
 def evaluate(request: EvaluateRequest, tell: Tell) -> Done:

@@ -59,7 +59,7 @@ class Layer:
             case "Conv":
                 return 0
             case "Gemm":
-                return 0 if self.node.attributes.get_int("transB", 0) else 1
+                return 0 if integer(self.node, "transB", 0) else 1
             case "ConvTranspose":
                 return 1
             case _:
@@ -68,7 +68,7 @@ class Layer:
     @property
     def group(self) -> int:
         """Groups of a convolution; 1 for matrix products."""
-        return self.node.attributes.get_int("group", 1)
+        return integer(self.node, "group", 1)
 
     @property
     def depthwise(self) -> bool:
@@ -92,7 +92,7 @@ def _layer(node: ir.Node) -> Layer | None:
     if node.domain not in {"", "ai.onnx"} or len(node.inputs) <= _WEIGHT:
         return None
     if node.op_type == "Gemm" and (
-        node.attributes.get_int("transA", 0)
+        integer(node, "transA", 0)
         or node.attributes.get_float("alpha", 1.0) != 1.0
         or node.attributes.get_float("beta", 1.0) != 1.0
     ):
@@ -101,7 +101,17 @@ def _layer(node: ir.Node) -> Layer | None:
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or constant(node.inputs[0]) is not None:  # noqa: PLR2004
         return None
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004
-    return Layer(node, weight, bias, _after_activation(node.outputs[0]))
+    return Layer(node, _floats(weight), None if bias is None else _floats(bias), _after_activation(node.outputs[0]))
+
+
+def _floats(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    return array.astype(np.float32, copy=False)
+
+
+def integer(node: ir.Node, attribute: str, default: int) -> int:
+    """An attribute that is a whole number."""
+    found = node.attributes.get(attribute)
+    return default if found is None else int(found.as_int())
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
@@ -115,7 +125,7 @@ def _after_activation(value: ir.Value) -> ir.Value:
     users = value.uses()
     if len(users) != 1 or value.is_graph_output():
         return value
-    node = users[0].node
+    node: ir.Node = next(iter(users)).node
     if node.op_type not in _ACTIVATIONS or node.inputs[0] is not value:
         return value
     if node.op_type == "Clip" and any(bound is not None and constant(bound) is None for bound in node.inputs[1:]):

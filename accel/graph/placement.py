@@ -50,10 +50,7 @@ def place(chosen: Sequence[Layer], *, joins: Collection[str] = _JOINS) -> Placem
     """
     inputs = {layer.input.name: layer.input for layer in chosen}
     outputs = {layer.output.name: layer.output for layer in chosen if layer.operator in _NEEDS_QUANTIZED_OUTPUT}
-    values: dict[str, ir.Value] = {}
-    for name, value in (*inputs.items(), *outputs.items()):
-        if name is not None:
-            values[name] = value
+    values = {str(name): value for name, value in (*inputs.items(), *outputs.items())}
     produced = {layer.output.name for layer in chosen}
     joined = []
     for value in list(values.values()):
@@ -68,10 +65,7 @@ def place(chosen: Sequence[Layer], *, joins: Collection[str] = _JOINS) -> Placem
         output = _source(value)
         if output.name is not None:
             values.setdefault(output.name, output)
-    ranges = {}
-    for name, value in values.items():
-        source = _source(value)
-        ranges[name] = source.name if source.name in values and source.name is not None else name
+    ranges = {name: str(_source(value).name) for name, value in values.items()}
     return Placement(tuple(chosen), ranges, tuple(dict.fromkeys(joined)))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accel.graph.layers import Layer, constant
+from accel.graph.layers import Layer, constant, integer
 from accel.graph.placement import Placement
 from accel.graph.prepare import BLOCK_OPSET, graph_constant
 from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize
@@ -60,9 +60,12 @@ def insert(
     entering = {layer.name: activations[placement.ranges[str(layer.input.name)]] for layer in placement.layers}
     for name, source in placement.ranges.items():
         _pair(graph, values[name], activations[source])
+    shared: dict[tuple[object, ...], list[ir.Value]] = {}
     for layer in placement.layers:
-        _weigh(graph, layer, weights[layer.name], entering[layer.name])
-    if any(_is_wide(part.scheme) for part in (*activations.values(), *weights.values())):
+        _weigh(graph, layer, weights[layer.name], entering[layer.name], shared)
+    schemes = [part.scheme for part in activations.values()] + [part.scheme for part in weights.values()]
+    wide = any(scheme.bits > 8 for scheme in schemes)  # noqa: PLR2004  (a byte)
+    if wide or any(weight.granularity.block is not None for weight in weights.values()):
         model.opset_imports[""] = max(BLOCK_OPSET, model.opset_imports.get("", 0))
 
 
@@ -70,10 +73,6 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
-
-
-def _is_wide(scheme: Scheme) -> bool:
-    return scheme.bits > 8 or scheme.bits <= 4  # noqa: PLR2004  (types that QuantizeLinear knows since opset 21)
 
 
 def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation) -> None:
@@ -108,16 +107,26 @@ def _swap_output(graph: ir.Graph, value: ir.Value, result: ir.Value) -> None:
     value.name, result.name = f"{name}_before_quantization", name
 
 
-def _weigh(graph: ir.Graph, layer: Layer, weight: QuantizedWeight, activation: QuantizedActivation) -> None:
-    """Replace a layer's weight and bias by integers."""
+def _weigh(
+    graph: ir.Graph,
+    layer: Layer,
+    weight: QuantizedWeight,
+    activation: QuantizedActivation,
+    shared: dict[tuple[object, ...], list[ir.Value]],
+) -> None:
+    """Replace a layer's weight and bias by integers; layers that share a weight go on sharing it."""
     node = layer.node
     old = node.inputs[1]
-    integers = graph_constant(graph, f"{layer.name}_weight_quantized", weight.integers)
-    scale = graph_constant(graph, f"{layer.name}_weight_scale", weight.parameters.scale)
-    zero = graph_constant(
-        graph, f"{layer.name}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
-    )
-    node.replace_input_with(1, _dequantized(graph, node, [integers, scale, zero], weight.granularity, "weight"))
+    key = (None if old is None else old.name, weight.scheme, weight.granularity, weight.integers.tobytes())
+    if key not in shared:
+        shared[key] = [
+            graph_constant(graph, f"{layer.name}_weight_quantized", weight.integers),
+            graph_constant(graph, f"{layer.name}_weight_scale", weight.parameters.scale),
+            graph_constant(
+                graph, f"{layer.name}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
+            ),
+        ]
+    node.replace_input_with(1, _dequantized(graph, node, shared[key], weight.granularity, "weight"))
     if layer.bias is not None and weight.granularity.block is None:
         scales = activation.parameters.scale.astype(np.float64) * weight.parameters.scale.astype(np.float64)
         rounded = np.rint(layer.bias.astype(np.float64) / scales)
@@ -153,8 +162,9 @@ def _dequantized(
 
 def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
     """Remove an initializer that nothing reads any more."""
-    if value is not None and value.name in graph.initializers and not value.uses() and not value.is_graph_output():
-        del graph.initializers[value.name]
+    if value is None or value.name is None or value.uses() or value.is_graph_output():
+        return
+    graph.initializers.pop(value.name, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +205,17 @@ def _read(node: ir.Node) -> QuantizedLayer | None:
     source = back.inputs[0]
     if integers is None or scale is None or source is None:
         return None
-    zero = constant(back.inputs[2]) if len(back.inputs) > 2 else None  # noqa: PLR2004
-    zero = np.zeros(scale.shape, np.int32) if zero is None else zero.astype(np.int32)
-    granularity = Granularity(
-        back.attributes.get_int("axis", 1) if scale.ndim else None, back.attributes.get_int("block_size", 0) or None
-    )
-    signed = integers.dtype.kind == "i" or str(integers.dtype).startswith("int")
+    given = constant(back.inputs[2]) if len(back.inputs) > 2 else None  # noqa: PLR2004
+    zero = np.zeros(scale.shape, np.int32) if given is None else given.astype(np.int32)
+    granularity = Granularity(integer(back, "axis", 1) if scale.ndim else None, integer(back, "block_size", 0) or None)
+    signed = not str(integers.dtype).startswith("uint")
     scheme = Scheme(int(source.dtype.bitwidth if source.dtype else 8), signed=signed, symmetric=not zero.any())
     bias, bias_scale = _bias(node)
     before = node.inputs[0].producer() if node.inputs[0] is not None else None
     entry = constant(before.inputs[1]) if before is not None and before.op_type == "DequantizeLinear" else None
     return QuantizedLayer(
         node,
-        QuantizedWeight(integers, Parameters(scale, zero), scheme, granularity),
+        QuantizedWeight(integers.astype(scheme.dtype), Parameters(scale.astype(np.float32), zero), scheme, granularity),
         source,
         bias,
         bias_scale,

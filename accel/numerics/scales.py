@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer]
+
+_Number = TypeVar("_Number", np.float32, np.int32)
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -33,12 +36,12 @@ class Scheme:
         """The smallest integer."""
         if not self.signed:
             return 0
-        return -(2 ** (self.bits - 1)) + (1 if self.symmetric else 0)
+        return -(1 << (self.bits - 1)) + (1 if self.symmetric else 0)
 
     @property
     def high(self) -> int:
         """The largest integer."""
-        return 2 ** (self.bits - (1 if self.signed else 0)) - 1
+        return (1 << (self.bits - (1 if self.signed else 0))) - 1
 
     @property
     def dtype(self) -> np.dtype[np.integer]:
@@ -104,7 +107,7 @@ def parameters(low: npt.ArrayLike, high: npt.ArrayLike, scheme: Scheme) -> Param
     lows = np.minimum(np.asarray(low, np.float64), 0.0)
     highs = np.maximum(np.asarray(high, np.float64), 0.0)
     if scheme.symmetric:
-        middle = 0 if scheme.signed else 2 ** (scheme.bits - 1)
+        middle = 0 if scheme.signed else 1 << (scheme.bits - 1)
         scale = np.maximum(highs, -lows) / max(scheme.high - middle, 1)
         zero_point = np.full(scale.shape, middle, np.int32)
     else:
@@ -122,16 +125,17 @@ def quantize(array: Floats, given: Parameters, scheme: Scheme, granularity: Gran
     Returns:
         Integers of the scheme's dtype and the array's shape.
     """
-    scale, zero_point = (spread(part, array.shape, granularity) for part in (given.scale, given.zero_point))
-    integers = np.rint(array.astype(np.float64, copy=False) / scale)
-    integers += zero_point
-    return np.clip(integers, scheme.low, scheme.high, out=integers).astype(scheme.dtype)
+    integers: npt.NDArray[np.float64] = array.astype(np.float64) / spread(given.scale, array.shape, granularity)
+    np.rint(integers, out=integers)
+    integers += spread(given.zero_point, array.shape, granularity)
+    return np.clip(integers, scheme.low, scheme.high).astype(scheme.dtype)
 
 
 def dequantize(integers: Integers, given: Parameters, granularity: Granularity = PER_TENSOR) -> Float32:
     """The floats that integers stand for."""
-    scale, zero_point = (spread(part, integers.shape, granularity) for part in (given.scale, given.zero_point))
-    return (integers.astype(np.int32) - zero_point).astype(np.float32) * scale
+    steps: npt.NDArray[np.int32] = integers.astype(np.int32) - spread(given.zero_point, integers.shape, granularity)
+    floats: Float32 = steps.astype(np.float32) * spread(given.scale, integers.shape, granularity)
+    return floats
 
 
 def quantize_tensor(
@@ -142,7 +146,7 @@ def quantize_tensor(
     return quantize(array, found, scheme, granularity), found
 
 
-def spread(part: npt.NDArray[np.generic], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[np.generic]:
+def spread(part: npt.NDArray[_Number], shape: tuple[int, ...], granularity: Granularity) -> npt.NDArray[_Number]:
     """One value for each group, made to broadcast against the tensor."""
     if granularity.axis is None or part.ndim == 0:
         return part

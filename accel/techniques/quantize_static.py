@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from accel.evaluation.contract import Contract
 from accel.technique import Technique
 
 if TYPE_CHECKING:
@@ -17,39 +18,131 @@ if TYPE_CHECKING:
 class QuantizeStatic(Technique):
     """Store weights and compute in 8 bits, with the ranges of activations measured on samples of the dataset.
 
-    A quarter of the size, and mostly the fastest file on processors. Activations are unsigned and only convolutions and
-    matrix products are quantized: such files load in every runtime and are fast on x86-64.
+    A quarter of the size, and mostly the fastest file on processors. The defaults are what runs fastest and everywhere:
+    unsigned activations, signed weights with a scale for each output channel, convolutions and matrix products only. Layers
+    that would break the model stay in float, and the report names them. Models of a few microseconds gain nothing: keep them.
     """
 
     technique: Literal["quantize_static"] = "quantize_static"
     needs_data: ClassVar[bool] = True
 
-    samples: int = Field(100, ge=1, le=100_000, description="Rows of the dataset to measure ranges on.")
-    calibration: Literal["minmax", "percentile"] = Field(
-        "minmax",
-        description="How a range is chosen: the extremes that were seen, or 99.999 % of the values (which keeps all "
-        "activations in memory: use few samples).",
+    samples: int = Field(100, ge=1, le=100_000, description="Rows of the dataset to measure ranges on, at most.")
+    calibration: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = Field(
+        "auto",
+        description="How the range of an activation is chosen: the extremes that were seen, these smoothed over batches, a "
+        "share of the values, the range that keeps most of the distribution (Kullback-Leibler divergence; cuts much on small "
+        "networks), or the one with the least mean squared error. `auto` tries minmax, percentile and mse on rows set apart, "
+        "and takes the one whose outputs are nearest to the float model's.",
     )
-    per_channel: bool = Field(True, description="One scale for each output channel instead of one for the tensor.")
-    reduce_range: bool = Field(
-        False, description="Weights in 7 bits, for x86 processors without VNNI, where 8-bit products can saturate."
+    percentile: float = Field(
+        99.999, gt=50, le=100, description="Share of the values in percent that `percentile` keeps."
+    )
+    tolerance: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Calibration stops before all samples are used when the number of samples doubled and no range moved by "
+        "more than this share of itself; 0 uses all samples.",
+    )
+    weight_bits: int = Field(
+        8,
+        ge=2,
+        le=8,
+        description="Bits of weights, stored as int8. 7 never saturates on x86 processors without VNNI (see `portable`).",
+    )
+    symmetric_weights: bool = Field(True, description="Weights without zero point; others have no fast kernel.")
+    activation_bits: Literal[8, 16] = Field(
+        8, description="Bits of activations. 16 is for hardware that has them: processors compute such a file in float."
+    )
+    activation_type: Literal["unsigned", "signed"] = Field(
+        "unsigned",
+        description="Signed activations are several times slower on x86-64 and do not load in every runtime.",
+    )
+    symmetric_activations: bool = Field(
+        False, description="Activations with the zero point in the middle of the range."
+    )
+    per_channel: bool = Field(True, description="One scale for each output channel instead of one for the weight.")
+    block_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="One scale for so many weights of a matrix product, computed in float (opset 21).",
+    )
+    operators: tuple[Literal["Conv", "ConvTranspose", "Gemm", "MatMul"], ...] = Field(
+        ("Conv", "Gemm", "MatMul"),
+        min_length=1,
+        description="Operators to quantize. ConvTranspose has no integer kernel in ONNX Runtime.",
+    )
+    include: tuple[str, ...] = Field(
+        (),
+        description="Only these nodes, by name; * and ? stand for parts of a name. All, if left out.",
+        max_length=1000,
     )
     exclude: tuple[str, ...] = Field(
-        (), description="Nodes to leave in float, by name; * and ? stand for parts of a name.", max_length=1000
+        (),
+        description="Nodes to leave in float, by name, pattern, or operator.",
+        max_length=1000,
+    )
+    keep_snr_db: float | None = Field(
+        15.0,
+        description="If the signal-to-noise ratio of the outputs falls below this, in decibels, the smallest set of layers "
+        "that mends it is left in float. Needs no labels. null leaves no layer in float.",
+    )
+    portable: bool = Field(
+        False,
+        description="Give 7-bit weights to the layers whose 16-bit sums would saturate on processors without VNNI, so that "
+        "results are the same everywhere.",
+    )
+    contract: Contract | None = Field(
+        None,
+        description="Bound on the loss. Layers are left in float until it is kept, on rows set apart; then it is judged.",
     )
 
-    def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
-        """Calibrate and quantize by ONNX Runtime's QDQ quantizer."""
-        from accel.numerics.quantizer import quantize_static
+    @property
+    def chooses(self) -> bool:
+        """Candidates are compared where there is something to choose."""
+        return self.calibration == "auto" or self.keep_snr_db is not None or self.contract is not None
 
-        return quantize_static(
+    @property
+    def promise(self) -> Contract | None:
+        """The contract of this step."""
+        return self.contract
+
+    def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
+        """Calibrate, choose ranges, leave in float what breaks the model, and rewrite the graph."""
+        from accel.numerics.scales import Scheme
+        from accel.numerics.static import Settings
+        from accel.numerics.static_run import StaticRun
+
+        settings = Settings(
+            method="minmax" if self.calibration == "auto" else self.calibration,
+            percentile=self.percentile,
+            weights=Scheme(self.weight_bits, signed=True, symmetric=self.symmetric_weights),
+            activations=Scheme(
+                self.activation_bits,
+                signed=self.activation_type == "signed",
+                symmetric=self.symmetric_activations,
+            ),
+            per_channel=self.per_channel,
+            block_size=self.block_size,
+        )
+        run = StaticRun.begin(
             model,
             context,
-            operators=["Conv", "MatMul", "Gemm"],
+            settings,
+            operators=self.operators,
+            include=self.include,
             exclude=self.exclude,
-            calibration=context.calibration("quantize_static"),
             samples=self.samples,
-            method=self.calibration,
-            per_channel=self.per_channel,
-            reduce_range=self.reduce_range,
+            tolerance=self.tolerance,
+            contract=self.contract,
         )
+        if self.calibration == "auto":
+            run.choose_method()
+        if self.portable:
+            run.make_portable()
+        if self.contract is not None:
+            run.keep(self.contract.max_drop / 2)
+        elif self.keep_snr_db is not None:
+            run.keep(10 ** (-self.keep_snr_db / 10))
+        return run.finish()

@@ -1,0 +1,198 @@
+"""Samples that models are run on to be compared: those that results are judged on, or those that a technique chooses by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from accel.context import Tell
+from accel.data.bind import Bound
+from accel.errors import BindingMismatch
+from accel.evaluation import metrics
+from accel.evaluation.contract import Contract, Verdict
+from accel.evaluation.metrics import Array, Predictions
+from accel.evaluation.truth import Truth
+from accel.evaluation.verdict import judge
+from accel.report import Comparison, Estimate
+from accel.runtimes.onnxruntime import Session, open_session
+
+_BATCH = 16
+_KEPT_BYTES = 128 << 20
+"""Outputs of one model that are kept to be compared number by number; of the rest only the predictions are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a model gave on a trial's inputs: outputs of the first rows, and all predictions where there are labels."""
+
+    outputs: dict[str, Array]
+    predictions: Predictions | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The inputs that models are tried on, and what is true of them."""
+
+    runtime: str
+    seed: int
+    tell: Tell
+    bound: Bound | None = None
+    """Rows of a dataset; None where ``feeds`` are tried."""
+    feeds: tuple[dict[str, Array], ...] = ()
+    """Random inputs."""
+    truth: Truth | None = None
+
+    def __len__(self) -> int:
+        return len(self.feeds) if self.bound is None else len(self.bound)
+
+    def part(self, rows: int) -> Trial:
+        """The first rows alone."""
+        if self.bound is None or rows >= len(self.bound):
+            return self
+        truth = self.truth and replace(self.truth, labels=self.truth.labels[:rows])
+        return replace(self, bound=self.bound.select(np.arange(rows)), truth=truth)
+
+    def watch(self, path: Path) -> Watched:
+        """Run a model on the trial's inputs.
+
+        Raises:
+            RuntimeFailed: The runtime refuses it.
+        """
+        session = open_session(path, self.runtime)
+        kept: dict[str, list[Array]] = {}
+        kept_bytes = done = 0
+        collector = None
+        if self.truth is not None and self.bound is not None:
+            collector = metrics.Collector(classes=self.truth.classes, name=self.bound.output)
+        for feed, size in self._inputs():
+            found = session.run(_as_taken(feed, session))
+            outputs = {name: array[:size] if size else array for name, array in found.items()}
+            if kept_bytes < _KEPT_BYTES:
+                for name, array in outputs.items():
+                    kept.setdefault(name, []).append(array)
+                    kept_bytes += array.nbytes
+            if collector is not None and self.bound is not None:
+                collector.add(outputs[self.bound.output])
+            done += size or 1
+            self.tell("comparing", done, len(self), "")
+        joined = {name: _joined(arrays) for name, arrays in kept.items()}
+        return Watched(joined, collector.predictions() if collector is not None else None)
+
+    def _inputs(self) -> Iterator[tuple[dict[str, Array], int]]:
+        if self.bound is None:
+            yield from ((feed, 0) for feed in self.feeds)
+            return
+        for start, stop in self.bound.spans(len(self.bound), self.bound.batch_size(_BATCH)):
+            yield self.bound.feed(start, stop), stop - start
+
+    def compare(self, parent: Path, before: Watched, result: Path, after: Watched) -> Comparison:
+        """Two models beside each other."""
+        difference = differ(before, after)
+        said, theirs = after.predictions, before.predictions
+        agreement = self.agreement(before, after)
+        warnings = []
+        ratio = result.stat().st_size / parent.stat().st_size
+        if ratio > 1.01:  # noqa: PLR2004  (a name more or less is no growth)
+            warnings.append(f"The file grew to {ratio:.2f} times its size.")
+        if agreement is not None and agreement < 0.9:  # noqa: PLR2004  (a warning's threshold)
+            warnings.append(f"Only {agreement:.1%} of the samples keep their top class: the model may be broken.")
+        drop = metric = None
+        if said is not None and theirs is not None and self.truth is not None:
+            metric = self.truth.metrics[0]
+            drop = metrics.drop(metric, theirs, said, self.truth.labels, seed=self.seed)
+        return Comparison(
+            runtime=self.runtime,
+            inputs="random" if self.bound is None else "dataset",
+            samples=len(self),
+            size_ratio=ratio,
+            max_abs_difference=difference.largest,
+            snr_db=difference.snr_db,
+            agreement=agreement,
+            metric=metric,
+            parent_metric=self._estimate(theirs, theirs),
+            result_metric=self._estimate(said, theirs),
+            drop=drop,
+            warnings=tuple(warnings),
+        )
+
+    def agreement(self, before: Watched, after: Watched) -> float | None:
+        """Share of rows with the same top class; None where the output is no row of scores."""
+        name = self.bound.output if self.bound is not None else next(iter(before.outputs))
+        first, second = before.outputs.get(name), after.outputs.get(name)
+        if first is None or second is None or first.ndim < 2 or first.shape[-1] < 2 or first.dtype.kind != "f":  # noqa: PLR2004
+            return None
+        rows = min(len(first), len(second))
+        return float((first[:rows].argmax(-1) == second[:rows].argmax(-1)).mean())
+
+    def _estimate(self, said: Predictions | None, baseline: Predictions | None) -> Estimate | None:
+        if said is None or baseline is None or self.truth is None:
+            return None
+        metric = self.truth.metrics[0]
+        return metrics.estimate(metric, said, metrics.reference(metric, baseline, self.truth.labels), seed=self.seed)
+
+    def drop(self, contract: Contract, first: Watched, last: Watched) -> Estimate:
+        """How much worse a result is by a contract's metric; above 0 is worse."""
+        if self.truth is None or first.predictions is None or last.predictions is None:
+            raise BindingMismatch(
+                f"{contract.metric} cannot be computed: the labels or outputs have parts of samples, not one class each.",
+                hint="Leave the contract out, and bound the noise of the outputs instead.",
+            )
+        return metrics.drop(contract.metric, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+
+    def verdict(self, contract: Contract | None, first: Watched, last: Watched) -> Verdict | None:
+        """Judge a result against the model that the recipe began with."""
+        if contract is None or self.truth is None or first.predictions is None or last.predictions is None:
+            return None
+        return judge(contract, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far outputs are apart."""
+
+    largest: float
+    """Of any two numbers."""
+    noise: float
+    """Sum of squared differences over the sum of squares, of the output where it is largest."""
+    snr_db: float | None
+    """Signal-to-noise ratio over all outputs; None where they are equal."""
+
+
+def differ(before: Watched, after: Watched) -> Difference:
+    """Compare all outputs number by number; where one is not finite it is left out."""
+    largest, share, signals, noises = 0.0, 0.0, 0.0, 0.0
+    for name, array in before.outputs.items():
+        if array.dtype.kind not in "fiub":
+            continue
+        other = after.outputs[name]
+        rows = min(len(array), len(other))  # of a narrower type more rows are kept
+        both = np.isfinite(array[:rows]) & np.isfinite(other[:rows])  # a mask's infinity stays what it is
+        reference = array[:rows][both].astype(np.float64)
+        difference = other[:rows][both].astype(np.float64) - reference
+        largest = max(largest, float(np.abs(difference).max(initial=0)))
+        signal, noise = float((reference**2).sum()), float((difference**2).sum())
+        if signal > 0:
+            share = max(share, noise / signal)
+        signals, noises = signals + signal, noises + noise
+    snr_db = 10 * float(np.log10(signals / noises)) if noises > 0 and signals > 0 else None
+    return Difference(largest, share, snr_db)
+
+
+def _as_taken(feed: dict[str, Array], session: Session) -> dict[str, Array]:
+    """The inputs in the float types that the model takes, which a technique may have changed."""
+    wanted = {port.name: port.dtype for port in session.inputs if port.dtype is not None and port.dtype.kind == "f"}
+    with np.errstate(over="ignore"):  # what that does to the outputs is looked at later
+        return {
+            name: array.astype(wanted[name], copy=False) if name in wanted and array.dtype.kind == "f" else array
+            for name, array in feed.items()
+        }
+
+
+def _joined(arrays: list[Array]) -> Array:
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) == 1 and arrays[0].ndim:
+        return np.concatenate(arrays)
+    return np.concatenate([array.reshape(-1) for array in arrays])

@@ -1,0 +1,58 @@
+"""Compare quantized candidates with the float model, on samples that results are not judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accel.evaluation.contract import Contract
+from accel.evaluation.trial import Difference, Trial, Watched, differ
+from accel.graph.load import save
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_LABEL_FREE_ROWS = 32
+"""Enough to see what noise the outputs have; a contract's metric takes all rows."""
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """What candidates are compared by: the noise of the outputs, or the metric of a contract."""
+
+    model: ir.Model
+    """The float model."""
+    samples: Trial
+    workspace: Path
+    contract: Contract | None = None
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The rows in use."""
+        return self.samples if self.contract is not None else self.samples.part(_LABEL_FREE_ROWS)
+
+    @cached_property
+    def reference(self) -> Watched:
+        """What the float model gives."""
+        return self._watch(self.model)
+
+    def difference(self, candidate: ir.Model) -> Difference:
+        """How far the outputs of a candidate are from the float model's."""
+        return differ(self.reference, self._watch(candidate))
+
+    def loss(self, candidate: ir.Model) -> float:
+        """Loss of the contract's metric; without a contract noise over signal of the output that is worst off."""
+        watched = self._watch(candidate)
+        if self.contract is None:
+            return differ(self.reference, watched).noise
+        return self.trial.drop(self.contract, self.reference, watched).value
+
+    def _watch(self, model: ir.Model) -> Watched:
+        path = self.workspace / "candidate.onnx"
+        try:
+            save(model, path)
+            return self.trial.watch(path)
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,286 @@
+"""Static quantization from the float model to the report, one decision after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from accel.context import Calibration, Context
+from accel.errors import TechniqueFailed
+from accel.evaluation.contract import Contract
+from accel.graph.layers import Layer, layers, matching
+from accel.graph.load import save
+from accel.graph.placement import place
+from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare, refuse_quantized
+from accel.graph.qdq import QuantizedWeight
+from accel.numerics.calibration import Calibrated, calibrate
+from accel.numerics.choosing import Chooser
+from accel.numerics.layer_report import describe
+from accel.numerics.ranges import Method
+from accel.numerics.scales import Scheme
+from accel.numerics.search import Candidate, Found, smallest
+from accel.numerics.sensitivity import output_noise
+from accel.numerics.static import Settings, StaticModel, measurable
+from accel.report_quantization import CalibrationReport, CandidateReport, QuantizationReport, SettlingReport
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Array = npt.NDArray[np.generic]
+Stay = Literal["float", "int16"]
+
+_WIDE = Scheme(16, signed=False, symmetric=False)
+_METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+_SENSITIVITY_ROWS = 16
+_LARGEST_BATCH = 16
+"""Rows that are calibrated at a time where they are small."""
+
+
+@dataclass(slots=True)
+class StaticRun:
+    """A model on its way to integers: what was decided so far."""
+
+    context: Context
+    data: Calibration
+    static: StaticModel
+    settings: Settings
+    calibrated: Calibrated
+    chooser: Chooser | None
+    in_float: dict[str, str]
+    """Why each layer that stays in float does so."""
+    weights: dict[str, QuantizedWeight] = field(default_factory=dict)
+    """Weights that are other than the settings say."""
+    wide: frozenset[str] = frozenset()
+    """Layers whose input is quantized to 16 bits."""
+    found: Found | None = None
+    _loss: float | None = None
+    """Noise of the outputs when no layer stays in float, where it is known."""
+    _noise: dict[str, float] | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        model: ir.Model,
+        context: Context,
+        settings: Settings,
+        *,
+        operators: Sequence[str],
+        include: Sequence[str],
+        exclude: Sequence[str],
+        samples: int,
+        tolerance: float,
+        contract: Contract | None,
+        stay: Stay = "float",
+    ) -> StaticRun:
+        """Prepare the graph, find its layers, and measure their activations.
+
+        Raises:
+            TechniqueFailed: The model is quantized already, has nothing to quantize, or a pattern matches nothing.
+            DataRequired: There are no samples.
+        """
+        data = context.calibration("quantize_static")
+        refuse_quantized(model)
+        wide = settings.activations.bits > 8 or settings.block_size is not None or stay == "int16"  # noqa: PLR2004
+        ready, notes = prepare(model, context.workspace, opset=BLOCK_OPSET if wide else QDQ_OPSET)
+        context.notes.extend(notes)
+        chosen = choose_layers(ready, operators, include, exclude)
+        placement = place(chosen)
+        found = calibrate(
+            ready,
+            placement.measured,
+            data.batches(samples, data.batch_size(_LARGEST_BATCH)),
+            method=settings.method,
+            scheme=settings.activations,
+            workspace=context.workspace,
+            percentile=settings.percentile,
+            tolerance=tolerance,
+            total=samples,
+            tell=context.progress,
+        )
+        kept, broken = measurable(chosen, found.statistics, placement)
+        if not kept:
+            raise TechniqueFailed(
+                "Every layer's activations hold values that are not finite, so that nothing can be quantized.",
+                hint="Check the calibration samples, and the model on them.",
+            )
+        static = StaticModel(ready, tuple(chosen), placement, found.statistics)
+        chooser = None
+        if context.selection is not None:
+            chooser = Chooser(ready, context.selection, context.workspace, contract)
+        reasons = dict.fromkeys(broken, "Its activations hold values that are not finite.")
+        return cls(context, data, static, settings, found, chooser, reasons)
+
+    @property
+    def noise(self) -> Mapping[str, float]:
+        """Noise over signal of each layer's output, when only this layer is quantized."""
+        if self._noise is None:
+            layers = [layer for layer in self.static.chosen if layer.name not in self.in_float]
+            self._noise = output_noise(
+                self.static.model,
+                layers,
+                {layer.name: self._weight(layer) for layer in layers},
+                {layer.name: self.static.entering(layer, self.settings) for layer in layers},
+                self.data.batches(_SENSITIVITY_ROWS, self.data.batch_size(_LARGEST_BATCH)),
+                self.context.workspace,
+            )
+        return self._noise
+
+    def build(
+        self, choice: frozenset[str] = frozenset(), *, stay: Stay = "float", settings: Settings | None = None
+    ) -> ir.Model:
+        """The model with these layers in float or wide, besides those that must be."""
+        wide = self.wide | choice if stay == "int16" else self.wide
+        return self.static.build(
+            settings or self.settings,
+            in_float={*self.in_float, *choice} if stay == "float" else set(self.in_float),
+            weights=self.weights,
+            schemes=dict.fromkeys(wide, _WIDE),
+        )
+
+    def choose_method(self) -> None:
+        """Take the way of choosing ranges whose outputs are nearest to the float model's."""
+        if self.chooser is None:
+            return
+        losses = {}
+        for number, method in enumerate(_METHODS):
+            self.context.progress("choosing ranges", number, len(_METHODS), method)
+            candidate = self.build(settings=replace(self.settings, method=method))
+            losses[method] = self.chooser.difference(candidate).noise
+        best = min(losses, key=lambda method: losses[method])
+        self.settings = replace(self.settings, method=best)
+        if self.chooser.contract is None:
+            self._loss = losses[best]
+
+    def keep(self, bound: float, *, stay: Stay = "float") -> None:
+        """Find the smallest set of layers that must stay in float so that the loss is within a bound.
+
+        Args:
+            bound: The loss, in the unit that the chooser measures it in.
+            stay: What these layers stay in: float, or integers with 16-bit activations.
+        """
+        chooser = self.chooser
+        if chooser is None:
+            return
+        known = {} if self._loss is None else {frozenset[str](): self._loss}
+
+        def loss(choice: frozenset[str]) -> float:
+            if choice not in known:
+                self.context.progress("choosing layers", len(known), None, f"{len(choice)} layers in {stay}")
+                known[choice] = chooser.loss(self.build(choice, stay=stay))
+            return known[choice]
+
+        names = [layer.name for layer in self.static.chosen if layer.name not in self.in_float]
+        if loss(frozenset()) <= bound:
+            self.found = Found(Candidate(frozenset(), loss(frozenset())), met=True, tried=())
+            return
+        noise = self.noise
+        self.found = smallest(sorted(names, key=lambda name: -noise[name]), loss, bound)
+        best = sorted(self.found.best.in_float)
+        if stay == "float":
+            why = "the contract is kept" if chooser.contract else "the model is not broken"
+            self.in_float.update(dict.fromkeys(best, f"In float so that {why}."))
+        else:
+            self.wide = frozenset(best)
+        if not self.found.met:
+            self.context.note(
+                f"No choice of layers kept the bound on the rows set apart: the best lost {self.found.best.loss:.4g}, where "
+                f"{bound:.4g} was wanted."
+            )
+
+    def make_portable(self) -> None:
+        """Give 7-bit weights to the layers that are at risk of saturation."""
+
+    def finish(self) -> ir.Model:
+        """The quantized graph; what was done goes into the context."""
+        context = self.context
+        result = self.build()
+        quantized = [layer for layer in self.static.chosen if layer.name not in self.in_float]
+        path = context.workspace / "quantized.onnx"
+        try:
+            save(result, path)
+            reports = describe(
+                self.static,
+                self.settings,
+                path,
+                context.workspace,
+                weights={layer.name: self._weight(layer) for layer in quantized},
+                noise=self.noise,
+                in_float=self.in_float,
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        context.quantization = QuantizationReport(
+            layers=reports,
+            calibration=CalibrationReport(
+                method=self.settings.method,
+                samples=self.calibrated.statistics.samples,
+                settled=self.calibrated.settled,
+                curve=tuple(
+                    SettlingReport(
+                        samples=point.samples,
+                        median_change=point.median_change,
+                        largest_change=point.largest_change,
+                    )
+                    for point in self.calibrated.curve
+                ),
+            ),
+            tried=tuple(
+                CandidateReport(in_float=tuple(sorted(tried.in_float)), loss=tried.loss)
+                for tried in (self.found.tried if self.found else ())
+            ),
+            fallback=self._fallback(),
+        )
+        self._remark(len(quantized))
+        return result
+
+    def _fallback(self) -> tuple[str, ...]:
+        """The layers in float, and as many of the next most sensitive again."""
+        others = sorted((name for name in self.noise if name not in self.in_float), key=lambda name: -self.noise[name])
+        return (*sorted(self.in_float), *others[: max(1, len(self.in_float))])
+
+    def _weight(self, layer: Layer) -> QuantizedWeight:
+        return self.weights.get(layer.name) or self.static.weight(layer, self.settings.weights, self.settings)
+
+    def _remark(self, quantized: int) -> None:
+        note = self.context.note
+        names = sorted(self.in_float)
+        if names:
+            note(
+                f"{quantized} layers were quantized; {len(names)} stayed in float: {', '.join(names[:8])}"
+                f"{' and others' if len(names) > 8 else ''} (see `quantization.layers`)."  # noqa: PLR2004
+            )
+        nested = sum(1 for node in self.static.model.graph.all_nodes() if node.graph is not self.static.model.graph)
+        if nested:
+            note(f"The {nested} nodes in sub-graphs (If, Loop, Scan) were left alone.")
+
+
+def choose_layers(
+    model: ir.Model, operators: Sequence[str], include: Sequence[str], exclude: Sequence[str]
+) -> list[Layer]:
+    """The layers that are asked for.
+
+    Raises:
+        TechniqueFailed: There are none, or a pattern matches nothing.
+    """
+    found = layers(model.graph, operators)
+    kinds = {str(node.name): node.op_type for node in model.graph}
+    names = list(kinds)
+    left_out = matching(names, exclude, kinds)
+    wanted = matching(names, include, kinds) if include else set(names)
+    chosen = [layer for layer in found if layer.name in wanted and layer.name not in left_out]
+    if chosen:
+        return chosen
+    if found:
+        raise TechniqueFailed(
+            "`include` and `exclude` leave no layer to quantize.",
+            hint=f"The layers are {', '.join(layer.name for layer in found[:12])}.",
+        )
+    types = sorted(set(kinds.values()))
+    raise TechniqueFailed(
+        f"The model has no {' or '.join(operators)} with a constant weight outside of sub-graphs.",
+        hint=f"It has {', '.join(types[:12])}.",
+    )
