@@ -15,6 +15,8 @@ from accel.context import Context, Tell
 from accel.data.bind import Bound, bind
 from accel.data.dataset import open_dataset
 from accel.data.division import Division, divide
+from accel.data.doctor import examine
+from accel.data.preprocessing import compare_answers
 from accel.errors import AccelError, DataRequired, ResultBroken, RuntimeFailed
 from accel.evaluation.contract import Contract
 from accel.evaluation.trial import Trial, Watched
@@ -23,6 +25,7 @@ from accel.events import Done, ResultFile
 from accel.graph.inspect import summarize
 from accel.graph.load import load, load_proto, save
 from accel.report import CompressReport, StepReport
+from accel.report_quantization import QuantizationReport
 from accel.request import CompressRequest
 from accel.runtimes.onnxruntime import open_session
 from accel.technique import Technique
@@ -55,7 +58,8 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         tell("compressing", number - 1, len(request.steps), label)
         started = time.monotonic()
         context = samples.context(request, workspace, _labelled(tell, label), step, reference)
-        model = step.apply(model, context)
+        before = model
+        model = step.apply(before, context)
         result = workspace / f"{result_id}.onnx"
         save(model, result)
         seconds = time.monotonic() - started
@@ -72,7 +76,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
                 seconds=seconds,
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 comparison=trial.compare(path, watched, result, found),
-                quantization=context.quantization,
+                quantization=samples.examined(before, context, workspace),
                 verdict=trial.verdict(step.promise, first, found),
                 notes=tuple(context.notes),
             )
@@ -139,6 +143,20 @@ class _Samples:
         if division is not None and (step.needs_data or step.chooses):
             context.notes.extend(division.notes)
         return context
+
+    def examined(self, model: onnx_ir.Model, context: Context, workspace: Path) -> QuantizationReport | None:
+        """A step's report, with what is remarkable about the samples that it calibrated on."""
+        report, division = context.quantization, self._division
+        if report is None or report.calibration is None or division is None:
+            return report
+        used = report.calibration.samples
+        found = (
+            *examine(
+                division.calibration, division.judged, model, used, workspace=workspace, curve=report.calibration.curve
+            ),
+            *compare_answers(division.calibration, model, used, workspace),
+        )
+        return report.model_copy(update={"findings": (*found, *report.findings)})
 
 
 def _contracts(request: CompressRequest) -> list[Contract]:

@@ -34,7 +34,7 @@ class LayerReport(_Value):
     note: str = Field("", description="Why the layer is as it is, where that was not asked for.")
 
 
-class SettlingReport(_Value):
+class Settling(_Value):
     """How far scales moved since half as many samples, relative to themselves."""
 
     samples: int
@@ -48,7 +48,7 @@ class CalibrationReport(_Value):
     method: str
     samples: int = Field(description="Samples that were used.")
     settled: bool = Field(description="Whether it stopped early because the scales no longer moved.")
-    curve: tuple[SettlingReport, ...] = ()
+    curve: tuple[Settling, ...] = ()
 
 
 class Finding(_Value):

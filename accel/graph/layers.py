@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +30,7 @@ class Layer:
     weight: npt.NDArray[np.float32]
     """As the file has it: [out, in / group, *kernel], [in, out / group, *kernel] (ConvTranspose), or a matrix."""
     bias: npt.NDArray[np.float32] | None
-    """[out]; None where there is none, or where it is not constant."""
+    """[out]; None where there is none, where it is not constant, or where it is not one number a channel."""
     output: ir.Value
     """What comes out, after the Relu or Clip that runtimes compute together with the layer."""
 
@@ -71,6 +71,11 @@ class Layer:
         return integer(self.node, "group", 1)
 
     @property
+    def spread(self) -> int:
+        """Output channels for each index of ``channel_axis``: a grouped ConvTranspose counts them within a group."""
+        return self.group if self.operator == "ConvTranspose" else 1
+
+    @property
     def depthwise(self) -> bool:
         """Whether every group has one input channel."""
         return self.operator == "Conv" and self.group > 1 and self.weight.shape[1] == 1
@@ -100,8 +105,15 @@ def _layer(node: ir.Node) -> Layer | None:
     weight = constant(node.inputs[_WEIGHT])
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or constant(node.inputs[0]) is not None:  # noqa: PLR2004
         return None
+    found = Layer(node, _floats(weight), None, _after_activation(node.outputs[0]))
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None  # noqa: PLR2004
-    return Layer(node, _floats(weight), None if bias is None else _floats(bias), _after_activation(node.outputs[0]))
+    return found if bias is None else replace(found, bias=_spread(_floats(bias), len(found.matrix) * found.spread))
+
+
+def _spread(bias: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32] | None:
+    """A bias with one number a channel; Gemm's may be broadcast from fewer, or differ by row."""
+    flat = bias.reshape(-1) if bias.shape[:-1] in {(), (1,)} else None
+    return np.broadcast_to(flat, channels).copy() if flat is not None and flat.size in {1, channels} else None
 
 
 def _floats(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
@@ -126,6 +138,8 @@ def _after_activation(value: ir.Value) -> ir.Value:
     if len(users) != 1 or value.is_graph_output():
         return value
     node: ir.Node = next(iter(users)).node
+    if node.graph is not value.graph:
+        return value
     if node.op_type not in _ACTIVATIONS or node.inputs[0] is not value:
         return value
     if node.op_type == "Clip" and any(bound is not None and constant(bound) is None for bound in node.inputs[1:]):
@@ -147,7 +161,8 @@ def matching(names: Sequence[str], patterns: Sequence[str], operators: dict[str,
     chosen: set[str] = set()
     operators = operators or {}
     for pattern in patterns:
-        found = {name for name in names if fnmatch.fnmatchcase(name, pattern) or operators.get(name) == pattern}
+        plain = pattern.replace("[", "[[]")  # which fnmatch would take for a set of letters
+        found = {name for name in names if fnmatch.fnmatchcase(name, plain) or operators.get(name) == pattern}
         if not found:
             close = difflib.get_close_matches(pattern.strip("*"), [*names, *set(operators.values())], 3, 0.3)
             raise TechniqueFailed(

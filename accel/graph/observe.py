@@ -44,7 +44,6 @@ class Observed:
 
     session: Session
     outputs: dict[Probe, tuple[str, ...]]
-    constant: dict[Probe, tuple[Array, ...]]
 
     def run(self, feed: Mapping[str, Array], *, start: int = 0) -> dict[Probe, tuple[Array, ...]]:
         """Run once.
@@ -89,7 +88,7 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
         for probe in dict.fromkeys(probes)
     }
     graph.sort()
-    return Observed(_opened(copy, workspace), outputs, {})
+    return Observed(_opened(copy, workspace), outputs)
 
 
 def _shapes(
@@ -101,8 +100,7 @@ def _shapes(
     values = {value.name: value for value in (*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs))}
     copy.graph.outputs.clear()
     for name in names:
-        if not values[name].is_graph_output():
-            _output(copy.graph, values[name])
+        copy.graph.outputs.append(values[name])
     session = _opened(copy, workspace)
     taken = {port.name for port in session.inputs}
     found = session.run({name: array for name, array in example.items() if name in taken}, names)
@@ -113,24 +111,16 @@ def _shapes(
 
 
 def _opened(model: ir.Model, workspace: Path) -> Session:
+    """Load a graph that belongs to this module alone."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)  # the runtime would run what nothing asks for
     path = workspace / "observed.onnx"
     try:
         save(model, path)
         return open_session(path, "onnxruntime:cpu")
     finally:
         path.unlink(missing_ok=True)
-
-
-def _output(graph: ir.Graph, value: ir.Value) -> None:
-    import onnx_ir as ir
-
-    if value.type is None:
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-    if value.is_graph_input():
-        node = ir.Node("", "Identity", [value])
-        node.outputs[0].name, node.outputs[0].type = f"{value.name}_observed", value.type
-        graph.append(node)
-    graph.outputs.append(value)
 
 
 class _Writer:
@@ -197,7 +187,8 @@ class _Writer:
         node = ir.Node("", operator, inputs, list(attributes))
         self._graph.append(node)
         node.outputs[0].name = f"accel_probe_{len(self._graph)}"
-        node.outputs[0].type = ir.TensorType(dtype or ir.DataType.FLOAT)
+        if dtype is not None:
+            node.outputs[0].type = ir.TensorType(dtype)
         return node.outputs[0]
 
     def _constant(self, array: Array) -> ir.Value:

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accel.graph.layers import Layer, constant, integer
+from accel.graph.layers import Layer, constant, integer, layers
 from accel.graph.placement import Placement
 from accel.graph.prepare import BLOCK_OPSET, graph_constant
-from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize
+from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize, quantize
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LIMIT = 2**31 - 1
+_LIMIT = 2**30
+"""Largest bias in steps of the products; as much again is left to their sum."""
+_ENDINGS = (
+    *(
+        f"{part}{what}"
+        for part in ("", "weight_", "bias_")
+        for what in ("scale", "zero_point", "quantized", "dequantized")
+    ),
+    *("input_scale", "input_zero_point", "input_dequantized", "before_quantization"),
+)
+"""How the names of new values end."""
+_LONGEST = 48
+"""Characters of a name that others are made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +66,105 @@ def insert(
         placement: Layers and values.
         weights: For each layer's name.
         activations: For each value whose range was measured.
+
+    Raises:
+        ValueError: The graph's opset is too low for 16 bits or blocks.
     """
+    schemes = [part.scheme for part in activations.values()] + [part.scheme for part in weights.values()]
+    newer = any(scheme.bits > 8 for scheme in schemes) or any(  # noqa: PLR2004  (a byte)
+        weight.granularity.block is not None for weight in weights.values()
+    )
+    if newer and model.opset_imports.get("", 0) < BLOCK_OPSET:
+        raise ValueError(f"16 bits and blocks need opset {BLOCK_OPSET}: prepare the graph for it")
     graph = model.graph
     values = {value.name: value for value in _values(graph)}
+    taken = {*graph.initializers, *(str(name) for name in values)}
     entering = {layer.name: activations[placement.ranges[str(layer.input.name)]] for layer in placement.layers}
+    alone = _between(graph, placement)
     for name, source in placement.ranges.items():
-        _pair(graph, values[name], activations[source])
+        _pair(graph, values[name], activations[source], _label(name, taken))
     shared: dict[tuple[object, ...], list[ir.Value]] = {}
     for layer in placement.layers:
-        _weigh(graph, layer, weights[layer.name], entering[layer.name], shared)
-    schemes = [part.scheme for part in activations.values()] + [part.scheme for part in weights.values()]
-    wide = any(scheme.bits > 8 for scheme in schemes)  # noqa: PLR2004  (a byte)
-    if wide or any(weight.granularity.block is not None for weight in weights.values()):
-        model.opset_imports[""] = max(BLOCK_OPSET, model.opset_imports.get("", 0))
+        entry = entering[layer.name]
+        weight = _with_room(layer, weights[layer.name], entry)
+        _weigh(graph, layer, weight, entry, shared, _label(layer.name, taken))
+    for layer in alone:
+        _feed_apart(graph, layer, _label(layer.name, taken))
+    _forget_shapes(graph)
+
+
+def _between(graph: ir.Graph, placement: Placement) -> list[Layer]:
+    """The layers that stay in float, but get quantized values and give what is quantized."""
+    placed = {layer.name for layer in placement.layers}
+    return [
+        layer
+        for layer in layers(graph, ("Conv", "ConvTranspose", "Gemm"))
+        if layer.name not in placed and layer.input.name in placement.ranges and layer.output.name in placement.ranges
+    ]
+
+
+def _feed_apart(graph: ir.Graph, layer: Layer, label: str) -> None:
+    """Give a float layer a DequantizeLinear of its own, with the scale repeated for each channel.
+
+    The numbers are the same. But where one scale stands in front and a QuantizeLinear behind, ONNX Runtime takes the layer
+    for a quantized one whose weight was forgotten, and quantizes that by itself with one scale.
+    """
+    import onnx_ir as ir
+
+    back = layer.node.inputs[0].producer() if layer.node.inputs[0] is not None else None
+    channels = layer.weight.shape[1] * layer.group if layer.operator == "Conv" else layer.weight.shape[0]
+    if layer.operator == "Gemm" and layer.channel_axis == 0:
+        channels = layer.weight.shape[1]
+    if back is None or back.inputs[1] is None or back.inputs[2] is None:
+        return
+    scale, zero = constant(back.inputs[1]), constant(back.inputs[2])
+    if scale is None or zero is None:
+        return
+    each = [
+        graph_constant(graph, f"{label}_{what}", np.full(channels, part))
+        for what, part in (("input_scale", scale), ("input_zero_point", zero))
+    ]
+    node = ir.Node("", "DequantizeLinear", [back.inputs[0], *each], [ir.AttrInt64("axis", 1)])
+    node.outputs[0].name = f"{label}_input_dequantized"
+    graph.insert_before(layer.node, node)
+    layer.node.replace_input_with(0, node.outputs[0])
+
+
+def _with_room(layer: Layer, weight: QuantizedWeight, entering: QuantizedActivation) -> QuantizedWeight:
+    """The weight with larger steps where the bias, in steps of the products, would not fit 32 bits together with the sum.
+
+    Such a bias dwarfs what the weights add to it, so that their coarser steps do not show.
+    """
+    if layer.bias is None or weight.granularity.block is not None or not layer.weight.size:
+        return weight
+    entry = float(entering.parameters.scale)
+    needed = np.abs(layer.bias.astype(np.float64)) / (entry * _LIMIT)
+    if weight.granularity.axis is None:
+        needed = needed.max(initial=0)
+    if not (needed > weight.parameters.scale).any():
+        return weight
+    given = Parameters(np.maximum(weight.parameters.scale, needed).astype(np.float32), weight.parameters.zero_point)
+    integers = quantize(layer.weight, given, weight.scheme, weight.granularity)
+    return QuantizedWeight(integers, given, weight.scheme, weight.granularity)
+
+
+def _label(name: str, taken: set[str]) -> str:
+    """What new values are called after; names of some exporters are so long that they would outweigh the weights."""
+    short = name if len(name) <= _LONGEST else name[-_LONGEST // 2 :]
+    label, number = short, 1
+    while any(f"{label}_{ending}" in taken for ending in _ENDINGS):
+        number += 1
+        label = f"{short}~{number}"
+    taken.update(f"{label}_{ending}" for ending in _ENDINGS)
+    return label
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Runtimes infer the shapes of inner values; in a small file they would take more room than the weights."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -75,20 +173,20 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation) -> None:
+def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation, label: str) -> None:
     """Quantize a value, and feed all that read it with what comes back; graph outputs keep their name."""
     import onnx_ir as ir
 
-    scale = graph_constant(graph, f"{value.name}_scale", activation.parameters.scale)
+    scale = graph_constant(graph, f"{label}_scale", activation.parameters.scale)
     zero = graph_constant(
-        graph, f"{value.name}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
+        graph, f"{label}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
     )
     users = [(use.node, use.idx) for use in value.uses()]
-    quantized = ir.Node("", "QuantizeLinear", [value, scale, zero], name=f"{value.name}_quantize")
-    back = ir.Node("", "DequantizeLinear", [quantized.outputs[0], scale, zero], name=f"{value.name}_dequantize")
-    quantized.outputs[0].name = f"{value.name}_quantized"
+    quantized = ir.Node("", "QuantizeLinear", [value, scale, zero])
+    back = ir.Node("", "DequantizeLinear", [quantized.outputs[0], scale, zero])
+    quantized.outputs[0].name = f"{label}_quantized"
     result = back.outputs[0]
-    result.name = f"{value.name}_dequantized"
+    result.name = f"{label}_dequantized"
     result.type, result.shape = value.type, value.shape
     for node, position in users:
         node.replace_input_with(position, result)
@@ -97,7 +195,7 @@ def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation) -> 
         graph.insert_before(graph[0], [quantized, back])
     else:
         graph.insert_after(producer, [quantized, back])
-    if value.is_graph_output():
+    if value.is_graph_output() and producer is not None:
         _swap_output(graph, value, result)
 
 
@@ -113,6 +211,7 @@ def _weigh(
     weight: QuantizedWeight,
     activation: QuantizedActivation,
     shared: dict[tuple[object, ...], list[ir.Value]],
+    label: str,
 ) -> None:
     """Replace a layer's weight and bias by integers; layers that share a weight go on sharing it."""
     node = layer.node
@@ -120,30 +219,28 @@ def _weigh(
     key = (None if old is None else old.name, weight.scheme, weight.granularity, weight.integers.tobytes())
     if key not in shared:
         shared[key] = [
-            graph_constant(graph, f"{layer.name}_weight_quantized", weight.integers),
-            graph_constant(graph, f"{layer.name}_weight_scale", weight.parameters.scale),
+            graph_constant(graph, f"{label}_weight_quantized", weight.integers),
+            graph_constant(graph, f"{label}_weight_scale", weight.parameters.scale),
             graph_constant(
-                graph, f"{layer.name}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
+                graph, f"{label}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
             ),
         ]
-    node.replace_input_with(1, _dequantized(graph, node, shared[key], weight.granularity, "weight"))
+    node.replace_input_with(1, _dequantized(graph, node, shared[key], weight.granularity, f"{label}_weight"))
     if layer.bias is not None and weight.granularity.block is None:
         scales = activation.parameters.scale.astype(np.float64) * weight.parameters.scale.astype(np.float64)
-        rounded = np.rint(layer.bias.astype(np.float64) / scales)
-        if np.abs(rounded).max(initial=0) <= _LIMIT:
-            before = node.inputs[2]
-            scales = np.broadcast_to(scales, layer.bias.shape) if weight.granularity.axis is not None else scales
-            bias = graph_constant(graph, f"{layer.name}_bias_quantized", rounded.astype(np.int32))
-            scale = graph_constant(graph, f"{layer.name}_bias_scale", scales.astype(np.float32))
-            zero = graph_constant(graph, f"{layer.name}_bias_zero_point", np.zeros(scales.shape, np.int32))
-            axis = 0 if scales.ndim else None
-            node.replace_input_with(2, _dequantized(graph, node, [bias, scale, zero], Granularity(axis), "bias"))
-            _drop(graph, before)
+        rounded = np.rint(layer.bias.astype(np.float64) / scales).astype(np.int32)
+        before = node.inputs[2]
+        bias = graph_constant(graph, f"{label}_bias_quantized", rounded)
+        scale = graph_constant(graph, f"{label}_bias_scale", scales.astype(np.float32))
+        zero = graph_constant(graph, f"{label}_bias_zero_point", np.zeros(scales.shape, np.int32))
+        axis = 0 if scales.ndim else None
+        node.replace_input_with(2, _dequantized(graph, node, [bias, scale, zero], Granularity(axis), f"{label}_bias"))
+        _drop(graph, before)
     _drop(graph, old)
 
 
 def _dequantized(
-    graph: ir.Graph, node: ir.Node, inputs: list[ir.Value], granularity: Granularity, what: str
+    graph: ir.Graph, node: ir.Node, inputs: list[ir.Value], granularity: Granularity, label: str
 ) -> ir.Value:
     import onnx_ir as ir
 
@@ -152,8 +249,8 @@ def _dequantized(
         attributes.append(ir.AttrInt64("axis", granularity.axis))
     if granularity.block is not None:
         attributes.append(ir.AttrInt64("block_size", granularity.block))
-    back = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{node.name}_{what}_dequantize")
-    back.outputs[0].name = f"{node.name}_{what}_dequantized"
+    back = ir.Node("", "DequantizeLinear", inputs, attributes)
+    back.outputs[0].name = f"{label}_dequantized"
     back.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     back.outputs[0].shape = inputs[0].shape
     graph.insert_before(node, back)

@@ -16,6 +16,7 @@ from accel.graph.observe import Probe, observe
 from accel.numerics.histogram import Histogram
 from accel.numerics.ranges import Method, Range, choose
 from accel.numerics.scales import Scheme
+from accel.report_quantization import Settling
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -76,15 +77,6 @@ class Statistics:
         for name, theirs in other.tensors.items():
             self.tensors.setdefault(name, TensorStatistics()).merge(theirs)
         self.samples += other.samples
-
-
-@dataclass(frozen=True, slots=True)
-class Settling:
-    """How far the scales moved since half as many samples, relative to themselves."""
-
-    samples: int
-    median_change: float
-    largest_change: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +174,4 @@ def _moved(before: Mapping[str, Range], now: Mapping[str, Range], samples: int) 
         old_low, old_high = before[name]
         width = max(high - low, old_high - old_low)
         changes.append(0.0 if width == 0 else (abs(low - old_low) + abs(high - old_high)) / width)
-    return Settling(samples, float(np.median(changes)), float(max(changes)))
+    return Settling(samples=samples, median_change=float(np.median(changes)), largest_change=float(max(changes)))

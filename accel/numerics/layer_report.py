@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from accel.graph.kernels import computes_in_integers, kernels
 from accel.graph.layers import Layer
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight
 from accel.numerics.histogram import Histogram
-from accel.numerics.scales import noise_db
+from accel.numerics.portability import Verdict
+from accel.numerics.scales import WIDE, noise_db
 from accel.numerics.static import Settings, StaticModel
 from accel.report_quantization import LayerReport
 
@@ -25,6 +26,8 @@ def describe(
     weights: Mapping[str, QuantizedWeight],
     noise: Mapping[str, float],
     in_float: Mapping[str, str],
+    wide: Collection[str],
+    verdicts: Mapping[str, Verdict],
 ) -> tuple[LayerReport, ...]:
     """A report for each layer that was chosen, in the order of the graph.
 
@@ -36,12 +39,21 @@ def describe(
         weights: The weight of each layer that was quantized.
         noise: Noise over signal of each layer's output, on float inputs.
         in_float: Why a layer stayed in float, by its name.
+        wide: Layers whose input has 16 bits.
+        verdicts: Whether a layer can saturate on processors without VNNI.
     """
     found = kernels(path, [layer.name for layer in static.chosen], workspace)
     return tuple(
         _float(layer, in_float[layer.name], found, noise)
         if layer.name in in_float
-        else _quantized(static, layer, settings, weights[layer.name], found, noise)
+        else _quantized(
+            static,
+            layer,
+            weights[layer.name],
+            static.entering(layer, settings, WIDE if layer.name in wide else None),
+            found.get(layer.name),
+            noise,
+        ).model_copy(update={"portability": verdicts.get(layer.name)})
         for layer in static.chosen
     )
 
@@ -60,13 +72,11 @@ def _float(layer: Layer, reason: str, found: Mapping[str, str], noise: Mapping[s
 def _quantized(
     static: StaticModel,
     layer: Layer,
-    settings: Settings,
     weight: QuantizedWeight,
-    found: Mapping[str, str],
+    entering: QuantizedActivation,
+    kernel: str | None,
     noise: Mapping[str, float],
 ) -> LayerReport:
-    entering = static.entering(layer, settings)
-    kernel = found.get(layer.name)
     granularity = weight.granularity
     return LayerReport(
         name=layer.name,

@@ -64,6 +64,8 @@ class Granularity:
 PER_TENSOR = Granularity()
 ACTIVATIONS = Scheme(8, signed=False, symmetric=False)
 """Unsigned activations are what the kernels of x86-64 multiply fastest, and what every runtime loads."""
+WIDE = Scheme(16, signed=False, symmetric=False)
+"""Activations where 8 bits are too few; hardware with 16-bit integers has them, processors compute in float."""
 WEIGHTS = Scheme(8, signed=True, symmetric=True)
 
 

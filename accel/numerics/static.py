@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from accel.graph.dynamic import embeddings, rewrite
 from accel.graph.layers import Layer, layers
 from accel.graph.placement import Placement, place
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
@@ -27,6 +28,8 @@ class Settings:
     activations: Scheme = ACTIVATIONS
     per_channel: bool = True
     block_size: int | None = None
+    embeddings: bool = True
+    """Whether the tables of Gather are stored in 8 bits."""
 
 
 @dataclass(slots=True)
@@ -57,9 +60,9 @@ class StaticModel:
         )
         return QuantizedActivation(parameters(low, high, scheme), scheme)
 
-    def entering(self, layer: Layer, settings: Settings) -> QuantizedActivation:
+    def entering(self, layer: Layer, settings: Settings, scheme: Scheme | None = None) -> QuantizedActivation:
         """How the input of a layer is quantized."""
-        return self.activation(self.placement.ranges[str(layer.input.name)], settings)
+        return self.activation(self.placement.ranges[str(layer.input.name)], settings, scheme)
 
     def build(
         self,
@@ -94,14 +97,18 @@ class StaticModel:
         }
         activations = {value: self.activation(value, settings, wider.get(value)) for value in placement.measured}
         insert(copy, placement, found, activations)
+        if settings.embeddings:
+            rewrite(copy, (), embeddings(copy.graph))
         return copy
 
 
 def granularity_of(layer: Layer, settings: Settings) -> Granularity:
     """What shares a scale in a layer's weight: a channel, or a block along the axis that is summed over."""
+    # The runtime knows neither channels nor blocks of a stack of matrices.
+    if layer.operator == "MatMul" and layer.weight.ndim > 2:  # noqa: PLR2004
+        return Granularity()
     if settings.block_size is not None and layer.operator in {"MatMul", "Gemm"}:
-        last = layer.weight.ndim - 1
-        return Granularity(last - 1 if layer.channel_axis == last else last, settings.block_size)
+        return Granularity(1 - layer.channel_axis, settings.block_size)
     # A grouped ConvTranspose has its output channels on two axes: one scale serves all.
     if not settings.per_channel or (layer.operator == "ConvTranspose" and layer.group > 1):
         return Granularity()

@@ -17,25 +17,34 @@ from accel.graph.load import save
 from accel.graph.placement import place
 from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare, refuse_quantized
 from accel.graph.qdq import QuantizedWeight
+from accel.numerics.activity import channel_activity
 from accel.numerics.calibration import Calibrated, calibrate
 from accel.numerics.choosing import Chooser
 from accel.numerics.layer_report import describe
+from accel.numerics.portability import Certificate, certify, effect
 from accel.numerics.ranges import Method
-from accel.numerics.scales import Scheme
+from accel.numerics.scales import WIDE
 from accel.numerics.search import Candidate, Found, smallest
 from accel.numerics.sensitivity import output_noise
 from accel.numerics.static import Settings, StaticModel, measurable
-from accel.report_quantization import CalibrationReport, CandidateReport, QuantizationReport, SettlingReport
+from accel.report_quantization import (
+    CalibrationReport,
+    CandidateReport,
+    PortabilityReport,
+    QuantizationReport,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import onnx_ir as ir
 
 Array = npt.NDArray[np.generic]
 Stay = Literal["float", "int16"]
 
-_WIDE = Scheme(16, signed=False, symmetric=False)
 _METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
-_SENSITIVITY_ROWS = 16
+_FEW = 16
+"""Samples that layers are looked at with, one by one."""
 _LARGEST_BATCH = 16
 """Rows that are calibrated at a time where they are small."""
 
@@ -124,7 +133,7 @@ class StaticRun:
                 layers,
                 {layer.name: self._weight(layer) for layer in layers},
                 {layer.name: self.static.entering(layer, self.settings) for layer in layers},
-                self.data.batches(_SENSITIVITY_ROWS, self.data.batch_size(_LARGEST_BATCH)),
+                self._few(),
                 self.context.workspace,
             )
         return self._noise
@@ -138,7 +147,7 @@ class StaticRun:
             settings or self.settings,
             in_float={*self.in_float, *choice} if stay == "float" else set(self.in_float),
             weights=self.weights,
-            schemes=dict.fromkeys(wide, _WIDE),
+            schemes=dict.fromkeys(wide, WIDE),
         )
 
     def choose_method(self) -> None:
@@ -192,12 +201,25 @@ class StaticRun:
             )
 
     def make_portable(self) -> None:
-        """Give 7-bit weights to the layers that are at risk of saturation."""
+        """Give 7-bit weights to the layers that saturate on the samples."""
+        scheme = replace(self.settings.weights, bits=min(7, self.settings.weights.bits))
+        risky = set(self._certified(self.build()).named("at_risk"))
+        for layer in self.static.chosen:
+            if layer.name in risky:
+                self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
+
+    def _certified(self, model: ir.Model) -> Certificate:
+        return certify(model, self._few(), self.context.workspace, tell=self.context.progress)
+
+    def _few(self) -> Iterable[dict[str, Array]]:
+        """A few of the samples, for what is looked at layer by layer."""
+        return self.data.batches(_FEW, self.data.batch_size(_LARGEST_BATCH))
 
     def finish(self) -> ir.Model:
         """The quantized graph; what was done goes into the context."""
         context = self.context
         result = self.build()
+        certificate = self._certified(result)
         quantized = [layer for layer in self.static.chosen if layer.name not in self.in_float]
         path = context.workspace / "quantized.onnx"
         try:
@@ -210,6 +232,8 @@ class StaticRun:
                 weights={layer.name: self._weight(layer) for layer in quantized},
                 noise=self.noise,
                 in_float=self.in_float,
+                wide=self.wide,
+                verdicts={layer.name: layer.verdict for layer in certificate.layers},
             )
         finally:
             path.unlink(missing_ok=True)
@@ -219,23 +243,31 @@ class StaticRun:
                 method=self.settings.method,
                 samples=self.calibrated.statistics.samples,
                 settled=self.calibrated.settled,
-                curve=tuple(
-                    SettlingReport(
-                        samples=point.samples,
-                        median_change=point.median_change,
-                        largest_change=point.largest_change,
-                    )
-                    for point in self.calibrated.curve
-                ),
+                curve=self.calibrated.curve,
             ),
             tried=tuple(
                 CandidateReport(in_float=tuple(sorted(tried.in_float)), loss=tried.loss)
                 for tried in (self.found.tried if self.found else ())
             ),
             fallback=self._fallback(),
+            findings=channel_activity(self.static.model, quantized, self._few(), context.workspace),
+            portability=self._portability(result, certificate),
         )
         self._remark(len(quantized))
         return result
+
+    def _portability(self, result: ir.Model, certificate: Certificate) -> PortabilityReport:
+        at_risk = certificate.named("at_risk")
+        pairs = {layer.name: layer.saturated for layer in certificate.layers if layer.saturated is not None}
+        found = effect(result, self._few(), self.context.workspace, pairs=pairs) if at_risk else None
+        return PortabilityReport(
+            safe=len(certificate.named("safe")),
+            safe_on_data=len(certificate.named("safe_on_data")),
+            at_risk=at_risk,
+            agreement=found.agreement if found else 1.0,
+            snr_db=found.snr_db if found else None,
+            changed=tuple(sorted(self.weights)),
+        )
 
     def _fallback(self) -> tuple[str, ...]:
         """The layers in float, and as many of the next most sensitive again."""
@@ -250,8 +282,8 @@ class StaticRun:
         names = sorted(self.in_float)
         if names:
             note(
-                f"{quantized} layers were quantized; {len(names)} stayed in float: {', '.join(names[:8])}"
-                f"{' and others' if len(names) > 8 else ''} (see `quantization.layers`)."  # noqa: PLR2004
+                f"{quantized} layers were quantized; {len(names)} stayed in float: {', '.join(names[:3])}"
+                f"{' and others' if len(names) > 3 else ''} (see `quantization.layers`)."  # noqa: PLR2004
             )
         nested = sum(1 for node in self.static.model.graph.all_nodes() if node.graph is not self.static.model.graph)
         if nested:
