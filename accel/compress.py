@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accel.benchmark.environment import environment
+from accel.benchmark.glance import glance
 from accel.benchmark.inputs import random_inputs
 from accel.context import Context, Tell
 from accel.data.bind import Bound, bind
@@ -24,7 +25,7 @@ from accel.evaluation.truth import truth_of
 from accel.events import Done, ResultFile
 from accel.graph.inspect import summarize
 from accel.graph.load import load, load_proto, save
-from accel.report import CompressReport, StepReport
+from accel.report import Comparison, CompressReport, StepReport
 from accel.report_quantization import QuantizationReport
 from accel.request import CompressRequest
 from accel.runtimes.onnxruntime import open_session
@@ -85,9 +86,10 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         path, parent_id, watched = result, result_id, found
         if not summary.quantized:
             reference = model
+    tell("measuring", 0, None, "")
     report = CompressReport(
         steps=tuple(steps),
-        comparison=trial.compare(request.model.path, first, path, watched),
+        comparison=_compared(trial, request, first, path, watched, quantized=bool(steps) and reference is not model),
         verdict=trial.verdict(request.contract, first, watched),
         environment=environment(),
     )
@@ -201,6 +203,17 @@ def _proved(trial: Trial, result: Path, technique: str, parent: Watched) -> Watc
                 hint="The ranges may overflow in this type; leave the layers in float that are affected.",
             )
     return found
+
+
+def _compared(
+    trial: Trial, request: CompressRequest, first: Watched, result: Path, last: Watched, *, quantized: bool
+) -> Comparison:
+    """The last result beside the original; where it is quantized, its speed too, which many a time is a slower one."""
+    comparison = trial.compare(request.model.path, first, result, last)
+    if not quantized:
+        return comparison
+    gain, warnings = glance(request.model.path, result, request.runtime, trial.shapes(), seed=request.seed)
+    return comparison.model_copy(update={"speedup": gain, "warnings": (*comparison.warnings, *warnings)})
 
 
 def _labelled(tell: Tell, label: str) -> Tell:

@@ -124,6 +124,11 @@ class Comparison(_Value):
     parent_metric: Estimate | None = None
     result_metric: Estimate | None = None
     drop: Estimate | None = None
+    speedup: Estimate | None = Field(
+        None,
+        description="How many times as fast as the original the final result is, from a short look at one thread; a "
+        "benchmark job tells it exactly. None where nothing was quantized.",
+    )
     warnings: tuple[str, ...] = ()
 
 

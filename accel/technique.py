@@ -27,6 +27,9 @@ class Technique(BaseModel, ABC):
     needs_data: ClassVar[bool] = False
     """Whether the technique reads calibration samples, so that a job without a dataset is refused at the door."""
 
+    follows_quantization: ClassVar[bool] = False
+    """Whether the technique mends a quantized model, so that a recipe has a quantizing step before it."""
+
     @property
     def chooses(self) -> bool:
         """Whether the technique chooses between results on samples of its own, apart from those it is judged on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi.openapi.models import Example
+from pydantic import BaseModel
 
 from accel.technique import Technique
 from accel.techniques import TECHNIQUES
@@ -23,6 +24,8 @@ def step_of(technique: type[Technique]) -> dict[str, Any]:
     for name, field in technique.model_fields.items():
         if name != "technique" and isinstance(field.default, (bool, int, float, str)):
             step[name] = field.default
+        elif isinstance(field.default, BaseModel):
+            step[name] = field.default.model_dump(mode="json")
     return step
 
 
@@ -30,8 +33,9 @@ def compress() -> Examples:
     """One example for each technique, and a recipe of two."""
     found: Examples = {}
     for technique in TECHNIQUES:
-        body: dict[str, Any] = {"model_id": MODEL_ID, "steps": [step_of(technique)]}
-        if technique.needs_data:
+        before = [{"technique": "quantize_static"}] if technique.follows_quantization else []
+        body: dict[str, Any] = {"model_id": MODEL_ID, "steps": [*before, step_of(technique)]}
+        if technique.needs_data or before:
             body["dataset_id"] = DATASET_ID
         found[technique.tag()] = {"summary": _first_line(technique), "value": body}
     tags = {technique.tag() for technique in TECHNIQUES}

@@ -27,7 +27,7 @@ BINDING = {
 }
 RECIPES: dict[str, list[dict[str, Any]]] = {
     "int8": [{"technique": "quantize_static", "samples": 200}],
-    "int8, 7-bit weights": [{"technique": "optimize_graph"}, {"technique": "quantize_static", "reduce_range": True}],
+    "int8, portable": [{"technique": "optimize_graph"}, {"technique": "quantize_static", "portable": True}],
     "float16": [{"technique": "convert_float16"}],
 }
 """Three ways: 8 bits; 7 for processors whose 8-bit products saturate (a recipe of two steps); half precision."""

@@ -78,7 +78,8 @@ def _check(session: Session, spec: JobSpec) -> None:
                     hint="Upload one by POST /v1/datasets and give its dataset_id.",
                     pointer="/dataset_id",
                 )
-            if spec.contract is not None and spec.dataset_id is None:
+            promised = [place for place, step in enumerate(spec.steps) if step.promise is not None]
+            if (spec.contract is not None or promised) and spec.dataset_id is None:
                 raise DatasetRequired(
                     "A contract is judged on data, and the request names no dataset.",
                     hint="Give dataset_id, or leave the contract out.",

@@ -81,6 +81,11 @@ class Trial:
         joined = {name: _joined(arrays) for name, arrays in kept.items()}
         return Watched(joined, collector.predictions() if collector is not None else None)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs for one sample."""
+        feed = self.feeds[0] if self.bound is None else self.bound.feed(0, 1)
+        return {name: array.shape for name, array in feed.items()}
+
     def _inputs(self) -> Iterator[tuple[dict[str, Array], int]]:
         if self.bound is None:
             yield from ((feed, 0) for feed in self.feeds)

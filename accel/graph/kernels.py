@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_INTEGER = re.compile(r"QLinear|Integer|QGemm|NBits|DynamicQuantize")
+_INTEGER = re.compile(r"QLinear|Integer|QGemm|DynamicQuantize")
 
 
 def kernels(path: Path, names: Sequence[str], workspace: Path) -> dict[str, str]:

@@ -71,11 +71,17 @@ def place(chosen: Sequence[Layer], *, joins: Collection[str] = _JOINS) -> Placem
 
 def _source(value: ir.Value) -> ir.Value:
     """The value that this one is moved, reshaped or pooled from."""
+    return moved_from(value)[-1]
+
+
+def moved_from(value: ir.Value) -> list[ir.Value]:
+    """The value, and those that it is moved, reshaped or pooled from, the nearest first."""
+    found = [value]
     while True:
-        node = value.producer()
+        node = found[-1].producer()
         if node is None or node.op_type not in _MOVES or node.inputs[0] is None:
-            return value
-        value = node.inputs[0]
+            return found
+        found.append(node.inputs[0])
 
 
 def _join_before(value: ir.Value, joins: Collection[str]) -> ir.Node | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 QDQ_OPSET = 17
 """QDQ per channel needs opset 13; 17 is the newest that every runtime in use knows."""
+_IR_VERSION = 8
+"""What opset 17 came with; below 4, weights had to be inputs."""
 BLOCK_OPSET = 21
 """Blocks, 4-bit integers and 16-bit integers need opset 21."""
 
@@ -43,6 +45,10 @@ def prepare(model: ir.Model, workspace: Path, *, opset: int = QDQ_OPSET) -> tupl
         ready = _raised(ready, have, opset)
         notes.append(f"The opset was raised from {have} to {opset}.")
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
+    _name(ready.graph)  # the runtime loads no graph with a name twice
+    for value in [value for value in ready.graph.inputs if value.name in ready.graph.initializers]:
+        ready.graph.inputs.remove(value)  # old exporters list weights as inputs, too
+    ready.ir_version = max(ready.ir_version, _IR_VERSION)
     ready = simplify(ready, workspace)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ready)
     _name(ready.graph)
@@ -82,7 +88,13 @@ def _raised(model: ir.Model, have: int, opset: int) -> ir.Model:
 def _name(graph: ir.Graph) -> None:
     """Give every node a name that no other has."""
     taken: set[str] = set()
+    others = []
     for number, node in enumerate(graph):
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        else:
+            others.append((number, node))
+    for number, node in others:
         name = node.name or f"{node.op_type}_{number}"
         while name in taken:
             name += f"_{number}"
@@ -102,10 +114,13 @@ def _fold_factors(graph: ir.Graph) -> None:
             value = node.inputs[position] if len(node.inputs) > position else None
             if factor == 1.0 or value is None or value.const_value is None:
                 continue
-            scaled = (value.const_value.numpy() * np.float32(factor)).astype(np.float32)
+            array = value.const_value.numpy()
+            scaled = array * array.dtype.type(factor)
             name = f"{value.name}_times_{attribute}_of_{node.name}"
             node.replace_input_with(position, graph_constant(graph, name, scaled))
             node.attributes[attribute] = ir.AttrFloat32(attribute, 1.0)
+            if not value.uses() and not value.is_graph_output():
+                graph.initializers.pop(str(value.name), None)
 
 
 def graph_constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None) -> ir.Value:
@@ -119,9 +134,10 @@ def graph_constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.Data
     """
     import onnx_ir as ir
 
+    values = {value.name for node in graph.all_nodes() for value in node.outputs} | {v.name for v in graph.inputs}
     taken = name
     number = 1
-    while taken in graph.initializers:
+    while taken in graph.initializers or taken in values:
         taken = f"{name}_{number}"
         number += 1
     tensor = ir.Tensor(array, name=taken) if dtype is None else ir.Tensor(array, dtype=dtype, name=taken)

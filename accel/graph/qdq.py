@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accel.graph.layers import Layer, constant, integer, layers
-from accel.graph.placement import Placement
+from accel.graph.placement import Placement, moved_from
 from accel.graph.prepare import BLOCK_OPSET, graph_constant
 from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize, quantize
 
@@ -87,19 +87,22 @@ def insert(
     for layer in placement.layers:
         entry = entering[layer.name]
         weight = _with_room(layer, weights[layer.name], entry)
-        _weigh(graph, layer, weight, entry, shared, _label(layer.name, taken))
+        label = _label(layer.name, taken)
+        _weigh(graph, layer, weight, entry, shared, label)
+        if layer.operator == "MatMul" and weight.granularity.block is not None:
+            _feed_copy(graph, layer.node, label)  # ONNX Runtime takes blocks for channels, and fails when it runs
     for layer in alone:
         _feed_apart(graph, layer, _label(layer.name, taken))
     _forget_shapes(graph)
 
 
 def _between(graph: ir.Graph, placement: Placement) -> list[Layer]:
-    """The layers that stay in float, but get quantized values and give what is quantized."""
+    """The layers that stay in float, but read what is quantized, or moved from what is quantized."""
     placed = {layer.name for layer in placement.layers}
     return [
         layer
         for layer in layers(graph, ("Conv", "ConvTranspose", "Gemm"))
-        if layer.name not in placed and layer.input.name in placement.ranges and layer.output.name in placement.ranges
+        if layer.name not in placed and any(value.name in placement.ranges for value in moved_from(layer.input))
     ]
 
 
@@ -115,7 +118,9 @@ def _feed_apart(graph: ir.Graph, layer: Layer, label: str) -> None:
     channels = layer.weight.shape[1] * layer.group if layer.operator == "Conv" else layer.weight.shape[0]
     if layer.operator == "Gemm" and layer.channel_axis == 0:
         channels = layer.weight.shape[1]
-    if back is None or back.inputs[1] is None or back.inputs[2] is None:
+    if back is None or back.op_type != "DequantizeLinear" or channels == 1:
+        # The runtime pushes the pair through moves, and takes one channel's scale for the tensor's.
+        _feed_copy(graph, layer.node, label)
         return
     scale, zero = constant(back.inputs[1]), constant(back.inputs[2])
     if scale is None or zero is None:
@@ -128,6 +133,18 @@ def _feed_apart(graph: ir.Graph, layer: Layer, label: str) -> None:
     node.outputs[0].name = f"{label}_input_dequantized"
     graph.insert_before(layer.node, node)
     layer.node.replace_input_with(0, node.outputs[0])
+    if not back.outputs[0].uses() and not back.outputs[0].is_graph_output():
+        graph.remove(back, safe=True)
+
+
+def _feed_copy(graph: ir.Graph, node: ir.Node, label: str) -> None:
+    """Let a node read a copy of its input: no runtime sees a pair through the maximum of one value."""
+    import onnx_ir as ir
+
+    kept = ir.Node("", "Max", [node.inputs[0]])
+    kept.outputs[0].name = f"{label}_input_dequantized"
+    graph.insert_before(node, kept)
+    node.replace_input_with(0, kept.outputs[0])
 
 
 def _with_room(layer: Layer, weight: QuantizedWeight, entering: QuantizedActivation) -> QuantizedWeight:
@@ -216,7 +233,13 @@ def _weigh(
     """Replace a layer's weight and bias by integers; layers that share a weight go on sharing it."""
     node = layer.node
     old = node.inputs[1]
-    key = (None if old is None else old.name, weight.scheme, weight.granularity, weight.integers.tobytes())
+    key = (
+        None if old is None else old.name,
+        weight.scheme,
+        weight.granularity,
+        weight.integers.tobytes(),
+        weight.parameters.scale.tobytes(),
+    )
     if key not in shared:
         shared[key] = [
             graph_constant(graph, f"{label}_weight_quantized", weight.integers),

@@ -123,7 +123,7 @@ def calibrate(
     Raises:
         BadDataset: There is no sample, or an input is not finite.
     """
-    probes = [Probe(value, reduction) for value in values for reduction in ("extremes", "sample")]
+    probes = [Probe(value, reduction) for value in values for reduction in ("extremes", "mean", "sample")]
     statistics = Statistics({value: TensorStatistics() for value in values})
     curve: list[Settling] = []
     check, before, observed, settled = _FIRST_CHECK, None, None, False
@@ -141,6 +141,9 @@ def calibrate(
         for value, seen in statistics.tensors.items():
             low, high = found[Probe(value, "extremes")]
             (sample,) = found[Probe(value, "sample")]
+            (mean,) = found[Probe(value, "mean")]
+            if np.isnan(mean):  # which the extremes do not tell
+                low = mean
             seen.add(float(low), float(high), sample.astype(np.float32, copy=False))
         statistics.samples += max((len(array) for array in batch.values() if array.ndim), default=1)
         tell("calibrating", statistics.samples, total, "")
@@ -162,7 +165,7 @@ def _check(batch: Mapping[str, Array], row: int) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             wrong = np.argwhere(~np.isfinite(array))[0]
             raise BadDataset(
-                f"The calibration samples hold {array[tuple(wrong)]} in what is fed to {name!r} (row {row + int(wrong[0])}"
+                f"The calibration samples hold {array[tuple(wrong)]} in what is fed to {name!r} (row {row + int(wrong[0] if wrong.size else 0)}"
                 " of the samples).",
                 hint="Remove or fill rows with NaN and infinity, or bind a column without them.",
             )

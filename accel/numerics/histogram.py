@@ -37,7 +37,6 @@ class Histogram:
         np.floor(scaled, out=scaled)
         index = scaled.astype(np.int64)
         index += _HALF
-        np.minimum(index, 2 * _HALF - 1, out=index)  # the bound itself
         self.counts += np.bincount(index, minlength=2 * _HALF)
         zeros = int(values.size - np.count_nonzero(values))
         self.zeros += zeros
@@ -46,8 +45,10 @@ class Histogram:
     def extend(self, low: float, high: float) -> None:
         """Make room for values between two extremes, which count as seen."""
         self.low, self.high = min(self.low, low), max(self.high, high)
+        if self.low > self.high:
+            return  # nothing was seen
         largest = max(abs(self.low), abs(self.high))
-        while self.bound < largest:
+        while self.bound <= largest:  # a value on the bound would be in another bin after the next doubling
             self._double()
 
     def _double(self) -> None:

@@ -86,7 +86,7 @@ def _searched(histogram: Histogram, low: float, high: float, scheme: Scheme, cos
     if low == high or not histogram.counts.any():
         return low, high
     given = _Cost(histogram, scheme)
-    shares = np.linspace(_SHORTEST, 1.0, _CANDIDATES)
+    shares = np.linspace(1.0, _SHORTEST, _CANDIDATES)  # of equals, the widest
     if scheme.symmetric:
         largest = max(-low, high)
         costs = [cost(given, -largest * share, largest * share) for share in shares]  # type: ignore[operator]
@@ -137,9 +137,8 @@ def _divergence(given: _Cost, low: float, high: float) -> float:
 
 
 def _kl(reference: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """With a little mass everywhere that the reference has some, so that what saturates has its price."""
+    """With a little mass everywhere that the reference has some; what saturates is missing in the other one."""
     seen = reference > 0
     p = reference[seen] / reference.sum()
-    q = other[seen] + 1e-4 * other.sum() / max(int(seen.sum()), 1)
-    q /= q.sum()
+    q = other[seen] / reference.sum() + 1e-4 / max(int(seen.sum()), 1)
     return float((p * np.log(p / q)).sum())

@@ -127,10 +127,11 @@ def quantize(array: Floats, given: Parameters, scheme: Scheme, granularity: Gran
     Returns:
         Integers of the scheme's dtype and the array's shape.
     """
-    integers: npt.NDArray[np.float64] = array.astype(np.float64) / spread(given.scale, array.shape, granularity)
-    np.rint(integers, out=integers)
-    integers += spread(given.zero_point, array.shape, granularity)
-    return np.clip(integers, scheme.low, scheme.high).astype(scheme.dtype)
+    # Divided in float32, as runtimes do it: a quotient next to a tie must round to the same side.
+    with np.errstate(over="ignore"):
+        steps = np.rint(array.astype(np.float32, copy=False) / spread(given.scale, array.shape, granularity))
+    integers = steps + spread(given.zero_point, array.shape, granularity)
+    return np.asarray(np.clip(integers, scheme.low, scheme.high).astype(scheme.dtype))
 
 
 def dequantize(integers: Integers, given: Parameters, granularity: Granularity = PER_TENSOR) -> Float32:

@@ -30,6 +30,7 @@ class TechniqueDocument(_Document):
     technique: str = Field(description="Its name in a recipe.")
     help: str
     needs_data: bool = Field(description="Whether a job with it needs a dataset.")
+    follows_quantization: bool = Field(description="Whether a quantizing step must come before it in the recipe.")
     parameters: dict[str, Any] = Field(description="JSON schema of a step.")
     example: dict[str, Any] = Field(description="A step with the defaults.")
 
@@ -70,6 +71,7 @@ _TECHNIQUES = TechniqueList(
             technique=technique.tag(),
             help=inspect.cleandoc(technique.__doc__ or ""),
             needs_data=technique.needs_data,
+            follows_quantization=technique.follows_quantization,
             parameters=technique.model_json_schema(),
             example=step_of(technique),
         )

@@ -47,7 +47,10 @@ def test_its_defaults_are_valid_and_survive_json(technique: type[Technique]) -> 
 def test_it_says_when_it_needs_data(technique: type[Technique], tmp_path: Path) -> None:
     model = onnx_ir.from_proto(models.convnet())
     context = Context(tmp_path, 0, lambda *_: None)
-    if technique.needs_data:
+    if technique.follows_quantization:
+        with pytest.raises(TechniqueFailed, match="quantize_static"):
+            technique().apply(model, context)
+    elif technique.needs_data:
         with pytest.raises(DataRequired):
             technique().apply(model, context)
     else:
@@ -65,7 +68,12 @@ def applied(technique: type[Technique], proto: onnx.ModelProto, folder: Path) ->
     path = folder / "data.npz"
     np.savez(path, **{f"{name}_train": np.concatenate([feed, feed]) for name, feed in feeds.items()})
     bound = bind(session.inputs, session.outputs, open_dataset(path, DatasetSpec(), folder), "train", None)
-    result = technique().apply(model, Context(folder, 0, lambda *_: None, bound))
+    context = Context(folder, 0, lambda *_: None, bound)
+    if technique.follows_quantization:
+        quantize = next(t for t in TECHNIQUES if t.tag() == "quantize_static")
+        model, context.reference = quantize().apply(model, context), model
+        before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+    result = technique().apply(model, context)
     save(result, folder / "result.onnx")
     return folder / "result.onnx", before, onnx_ir.to_proto(model).SerializeToString(deterministic=True)
 
