@@ -54,6 +54,13 @@ def load(path: Path) -> onnx_ir.Model:
     return onnx_ir.from_proto(load_proto(path))
 
 
+def copied(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A model of its own with the same graph; weights are shared, since nothing changes them in place."""
+    import onnx_ir
+
+    return onnx_ir.from_proto(onnx_ir.to_proto(model))
+
+
 def save(model: onnx_ir.Model, path: Path) -> None:
     """Write a model to one file; the same model gives the same bytes."""
     import onnx_ir

@@ -66,7 +66,7 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
 
     Args:
         model: A graph; it stays as it was.
-        probes: What to see. Values that are no floats are refused.
+        probes: What to see. Values that are no floats are refused, except by ``all``.
         example: Inputs of one batch, run once to learn ranks and sizes.
         workspace: Folder for the file that the runtime loads; it is removed.
 
@@ -76,7 +76,8 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
     """
     import onnx_ir as ir
 
-    ranks, sizes = _shapes(model, sorted({probe.value for probe in probes}), example, workspace)
+    shaped = sorted({probe.value for probe in probes if probe.reduction != "all"})
+    ranks, sizes = _shapes(model, shaped, example, workspace) if shaped else ({}, {})
     copy = ir.from_proto(ir.to_proto(model))
     graph = copy.graph
     values = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
@@ -84,7 +85,7 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
     rows = max((len(array) for array in example.values() if array.ndim), default=1)
     writer = _Writer(graph, copy.opset_imports.get("", 0))
     outputs = {
-        probe: writer.write(probe, values[probe.value], ranks[probe.value], sizes[probe.value], rows)
+        probe: writer.write(probe, values[probe.value], ranks.get(probe.value, 0), sizes.get(probe.value, 0), rows)
         for probe in dict.fromkeys(probes)
     }
     graph.sort()

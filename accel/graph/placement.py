@@ -11,7 +11,7 @@ from accel.graph.layers import Layer, constant
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MOVES = frozenset({
+MOVES = frozenset({
     "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators whose outputs are some of their inputs: one scale serves both sides, and integers pass through."""
@@ -79,7 +79,7 @@ def moved_from(value: ir.Value) -> list[ir.Value]:
     found = [value]
     while True:
         node = found[-1].producer()
-        if node is None or node.op_type not in _MOVES or node.inputs[0] is None:
+        if node is None or node.op_type not in MOVES or node.inputs[0] is None:
             return found
         found.append(node.inputs[0])
 

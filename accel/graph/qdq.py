@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from accel.graph.layers import Layer, constant, integer, layers
-from accel.graph.placement import Placement, moved_from
+from accel.graph.placement import MOVES, Placement, moved_from
 from accel.graph.prepare import BLOCK_OPSET, graph_constant
 from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize, quantize
 
@@ -81,8 +81,12 @@ def insert(
     taken = {*graph.initializers, *(str(name) for name in values)}
     entering = {layer.name: activations[placement.ranges[str(layer.input.name)]] for layer in placement.layers}
     alone = _between(graph, placement)
+    in_integers = {*(layer.node for layer in placement.layers), *placement.joins}
+    made = {layer.output.name for layer in placement.layers}
     for name, source in placement.ranges.items():
-        _pair(graph, values[name], activations[source], _label(name, taken))
+        everyone = name in made or _joined(values[name], placement)
+        readers = None if everyone else in_integers
+        _pair(graph, values[name], activations[source], _label(name, taken), readers)
     shared: dict[tuple[object, ...], list[ir.Value]] = {}
     for layer in placement.layers:
         entry = entering[layer.name]
@@ -94,6 +98,14 @@ def insert(
     for layer in alone:
         _feed_apart(graph, layer, _label(layer.name, taken))
     _forget_shapes(graph)
+
+
+def _joined(value: ir.Value, placement: Placement) -> bool:
+    """Whether a value comes out of a join, behind its Relu or Clip."""
+    node = value.producer()
+    if node is not None and node.op_type in {"Relu", "Clip"} and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node in placement.joins
 
 
 def _between(graph: ir.Graph, placement: Placement) -> list[Layer]:
@@ -190,15 +202,25 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation, label: str) -> None:
-    """Quantize a value, and feed all that read it with what comes back; graph outputs keep their name."""
+def _pair(
+    graph: ir.Graph, value: ir.Value, activation: QuantizedActivation, label: str, readers: Collection[ir.Node] | None
+) -> None:
+    """Quantize a value, and feed its readers with what comes back; graph outputs keep their name.
+
+    Where it is made in integers all must read that (``readers`` is None), so that no float copy is made of it. Where it is
+    made in float, only what computes in integers reads what was rounded; residual sums and norms stay exact.
+    """
     import onnx_ir as ir
 
     scale = graph_constant(graph, f"{label}_scale", activation.parameters.scale)
     zero = graph_constant(
         graph, f"{label}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
     )
-    users = [(use.node, use.idx) for use in value.uses()]
+    users = [
+        (use.node, use.idx)
+        for use in value.uses()
+        if readers is None or use.node in readers or use.node.op_type in MOVES
+    ]
     quantized = ir.Node("", "QuantizeLinear", [value, scale, zero])
     back = ir.Node("", "DequantizeLinear", [quantized.outputs[0], scale, zero])
     quantized.outputs[0].name = f"{label}_quantized"
@@ -212,7 +234,7 @@ def _pair(graph: ir.Graph, value: ir.Value, activation: QuantizedActivation, lab
         graph.insert_before(graph[0], [quantized, back])
     else:
         graph.insert_after(producer, [quantized, back])
-    if value.is_graph_output() and producer is not None:
+    if value.is_graph_output() and readers is None:
         _swap_output(graph, value, result)
 
 

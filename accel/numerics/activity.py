@@ -1,8 +1,8 @@
-"""What single channels do on samples, what the graph says they should do, and which of them serve for nothing."""
+"""What the channels of an input are on samples, and what the graph says they should be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from accel.graph.layers import LAYER_OPERATORS, Layer, constant
+from accel.graph.layers import LAYER_OPERATORS
 from accel.graph.observe import Observed, Probe, observe
-from accel.numerics.scales import ACTIVATIONS
-from accel.report_quantization import Finding
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,15 +19,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]
 
-_STEPS = 4
-"""A channel that a shared scale leaves fewer steps than this has little left of its shape."""
-_NAMED = 10
 _PASSING = frozenset({"Cast", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators behind which the values are the same."""
 _BATCH_NORM = 5
 """Inputs of a BatchNormalization: data, scale, bias, mean, variance."""
-_MANY = {"dead_channels": 0.9, "saturated_channels": 0.25, "uneven_channels": 0.25}
-"""Share of a layer's channels from where a person should look; half of a squeeze layer is dead in many good models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +65,6 @@ class Expectation:
     """The node that says it."""
     kind: Literal["normalisation", "scale", "batch norm"]
     """A shift and a scale in front of everything, a scale alone (whose mean is 0), or statistics of the training."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """How many channels of a layer are in some state."""
-
-    name: str
-    channels: int
-    of: int
-
-    @property
-    def share(self) -> float:
-        return self.channels / self.of
 
 
 def expectation(model: ir.Model, name: str) -> Expectation | None:
@@ -254,102 +234,3 @@ def _with_squares(model: ir.Model, values: Mapping[str, int | None]) -> tuple[ir
         probes[name] = first, second
     RemoveUnusedNodesPass()(copy)
     return copy, probes
-
-
-def channel_activity(
-    model: ir.Model, layers: Sequence[Layer], batches: Iterable[Mapping[str, Array]], workspace: Path
-) -> tuple[Finding, ...]:
-    """Find channels that are dead, saturated, or too small for the scale that they share with their layer.
-
-    The smallest and the largest value of each channel are kept, so that memory does not grow with the samples. A row costs
-    about twice as much as running the model on it; some 16 to 32 rows tell enough.
-
-    Args:
-        model: A prepared float graph.
-        layers: Layers of this graph; what comes out of each after its Relu or Clip is looked at.
-        batches: Inputs of the model.
-        workspace: Folder for the instrumented graph.
-    """
-    probes = {layer.name: Probe(str(layer.output.name), "channel_extremes", _axis(layer)) for layer in layers}
-    observed: Observed | None = None
-    seen: dict[str, tuple[Float64, Float64]] = {}
-    samples = 0
-    for batch in batches if probes else ():
-        observed = observed or observe(model, list(probes.values()), batch, workspace)
-        found = observed.run(batch)
-        for name, probe in probes.items():
-            low, high = (part.astype(np.float64) for part in found[probe])
-            before = seen.get(name)
-            seen[name] = (low, high) if before is None else (np.minimum(before[0], low), np.maximum(before[1], high))
-        samples += max((len(array) for array in batch.values() if array.ndim), default=1)
-    dead: list[_Counted] = []
-    saturated: list[_Counted] = []
-    weak: list[_Counted] = []
-    for layer in layers:
-        if layer.name not in seen or not all(np.isfinite(part).all() for part in seen[layer.name]):
-            continue
-        low, high = seen[layer.name]
-        bound = _upper_bound(layer)
-        full = np.zeros(low.shape, bool) if bound is None else low >= bound
-        still = (high == low) & ~full
-        step = (max(float(high.max()), 0.0) - min(float(low.min()), 0.0)) / (ACTIVATIONS.high - ACTIVATIONS.low)
-        small = (high - low < _STEPS * step) & ~still & ~full
-        for states, state in ((dead, still), (saturated, full), (weak, small)):
-            states.append(_Counted(layer.name, int(state.sum()), state.size))
-    return tuple(
-        finding
-        for finding in (
-            _finding(
-                "dead_channels",
-                dead,
-                f"never changed on {samples} samples",
-                "They cost time and space for nothing: prune them. Where most of a layer is dead, look at the preprocessing"
-                " of the samples first, and use more of them.",
-            ),
-            _finding(
-                "saturated_channels",
-                saturated,
-                f"were at the upper bound of their Clip all the time on {samples} samples",
-                "What is fed is probably larger than the model was trained on: compare the scaling of the samples with"
-                " that of the training.",
-            ),
-            _finding(
-                "uneven_channels",
-                weak,
-                f"have fewer than {_STEPS} of the 256 steps of the scale that they share with their layer"
-                f" ({samples} samples)",
-                "Put `equalize` before this step, or leave these layers in float with `exclude`, if the accuracy is not"
-                " good enough.",
-            ),
-        )
-        if finding is not None
-    )
-
-
-def _axis(layer: Layer) -> int:
-    return 1 if layer.operator in {"Conv", "ConvTranspose"} else -1
-
-
-def _upper_bound(layer: Layer) -> float | None:
-    """Where the Clip behind a layer cuts; None where there is none."""
-    node = layer.output.producer()
-    if node is None or node.op_type != "Clip" or len(node.inputs) < 3:  # noqa: PLR2004  (data, min, max)
-        return None
-    bound = constant(node.inputs[2])
-    return None if bound is None else float(bound.reshape(()))
-
-
-def _finding(code: str, counted: Sequence[_Counted], what: str, hint: str) -> Finding | None:
-    """One finding for all layers, with the worst of them by name; None where no channel is concerned."""
-    concerned = sorted((c for c in counted if c.channels), key=lambda c: (-c.share, -c.channels, c.name))
-    if not concerned:
-        return None
-    named = ", ".join(f"{c.name} ({c.channels} of {c.of})" for c in concerned[:_NAMED])
-    more = f" and {len(concerned) - _NAMED} more layers" if len(concerned) > _NAMED else ""
-    channels, of = sum(c.channels for c in concerned), sum(c.of for c in counted)
-    return Finding(
-        code=code,
-        severity="warning" if concerned[0].share >= _MANY[code] else "info",
-        message=f"{channels:,} of {of:,} channels {what}: {named}{more}.",
-        hint=hint,
-    )

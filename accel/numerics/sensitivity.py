@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from accel.graph.layers import Layer
-from accel.graph.observe import Probe, observe
+from accel.graph.observe import Probe
 from accel.graph.prepare import graph_constant
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight
 
@@ -20,47 +19,52 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 
 
-def output_noise(
-    model: ir.Model,
-    layers: Iterable[Layer],
-    weights: Mapping[str, QuantizedWeight],
-    activations: Mapping[str, QuantizedActivation],
-    batches: Iterable[Mapping[str, Array]],
-    workspace: Path,
-) -> dict[str, float]:
-    """The noise of each layer's output, relative to its signal, when only this layer is quantized.
+class OutputNoise:
+    """Takes in the noise of each layer's output when only this layer is quantized, run by run.
 
     Beside each float layer a copy of it with quantized weight and input is computed from the same float activations, and the
     graph itself sums the squares of both outputs' difference; so all layers share one run of each sample.
-
-    Args:
-        model: A prepared float graph; it stays as it was.
-        layers: Layers of it.
-        weights: Each layer's quantized weight, by the layer's name.
-        activations: How each layer's input is quantized, by the layer's name.
-        batches: Inputs of the model.
-        workspace: Folder for the graph.
-
-    Returns:
-        For each layer sum (y - y_q)^2 / sum y^2; 0 where the output is always 0.
     """
-    import onnx_ir as ir
 
-    copy = ir.from_proto(ir.to_proto(model))
-    graph = copy.graph
-    nodes = {node.name: node for node in graph}
-    probes: dict[str, tuple[Probe, Probe]] = {}
-    for layer in layers:
-        noise, signal = _beside(graph, nodes[layer.name], weights[layer.name], activations[layer.name])
-        probes[layer.name] = (Probe(noise, "all"), Probe(signal, "all"))
-    wanted = [probe for pair in probes.values() for probe in pair]
-    sums = dict.fromkeys(wanted, 0.0)
-    observed = None
-    for batch in batches:
-        observed = observed or observe(copy, wanted, batch, workspace)
-        for probe, (value,) in observed.run(batch).items():
-            sums[probe] += float(value)
-    return {name: sums[noise] / sums[signal] if sums[signal] > 0 else 0.0 for name, (noise, signal) in probes.items()}
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Iterable[Layer],
+        weights: Mapping[str, QuantizedWeight],
+        activations: Mapping[str, QuantizedActivation],
+    ) -> None:
+        """Begin.
+
+        Args:
+            model: A prepared float graph; the copies of the layers are added to it.
+            layers: Layers of it, or of the graph that it is a copy of.
+            weights: Each layer's quantized weight, by the layer's name.
+            activations: How each layer's input is quantized, by the layer's name.
+        """
+        nodes = {node.name: node for node in model.graph}
+        self._pairs: dict[str, tuple[Probe, Probe]] = {}
+        for layer in layers:
+            noise, signal = _beside(model.graph, nodes[layer.name], weights[layer.name], activations[layer.name])
+            self._pairs[layer.name] = (Probe(noise, "all"), Probe(signal, "all"))
+        self._sums = dict.fromkeys(self.probes, 0.0)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What must be seen of the graph."""
+        return tuple(probe for pair in self._pairs.values() for probe in pair)
+
+    def add(self, found: Mapping[Probe, tuple[Array, ...]]) -> None:
+        """Take in what one run gave."""
+        for probe in self._sums:
+            self._sums[probe] += float(found[probe][0])
+
+    def relative(self) -> dict[str, float]:
+        """For each layer sum (y - y_q)^2 / sum y^2; 0 where the output is always 0."""
+        sums = self._sums
+        return {
+            name: sums[noise] / sums[signal] if sums[signal] > 0 else 0.0
+            for name, (noise, signal) in self._pairs.items()
+        }
 
 
 def _beside(

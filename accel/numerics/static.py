@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from accel.graph.dynamic import embeddings, rewrite
 from accel.graph.layers import Layer, layers
+from accel.graph.load import copied
 from accel.graph.placement import Placement, place
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
 from accel.numerics.calibration import Statistics
@@ -80,9 +81,7 @@ class StaticModel:
             weights: Weights that are other than the settings say, by layer.
             schemes: Integers of activations that are other than the settings say, by the layer that reads them.
         """
-        import onnx_ir as ir
-
-        copy = ir.from_proto(ir.to_proto(self.model))
+        copy = copied(self.model)
         names = {layer.name for layer in self.chosen} - set(in_float)
         placement = place([layer for layer in layers(copy.graph) if layer.name in names])
         given = weights or {}

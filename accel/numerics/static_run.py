@@ -13,23 +13,25 @@ from accel.context import Calibration, Context
 from accel.errors import TechniqueFailed
 from accel.evaluation.contract import Contract
 from accel.graph.layers import Layer, layers, matching
-from accel.graph.load import save
+from accel.graph.load import copied, save
+from accel.graph.observe import observe
 from accel.graph.placement import place
 from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare, refuse_quantized
 from accel.graph.qdq import QuantizedWeight
-from accel.numerics.activity import channel_activity
 from accel.numerics.calibration import Calibrated, calibrate
+from accel.numerics.channel_activity import ChannelActivity
 from accel.numerics.choosing import Chooser
 from accel.numerics.layer_report import describe
 from accel.numerics.portability import Certificate, certify, effect
 from accel.numerics.ranges import Method
 from accel.numerics.scales import WIDE
 from accel.numerics.search import Candidate, Found, smallest
-from accel.numerics.sensitivity import output_noise
+from accel.numerics.sensitivity import OutputNoise
 from accel.numerics.static import Settings, StaticModel, measurable
 from accel.report_quantization import (
     CalibrationReport,
     CandidateReport,
+    Finding,
     PortabilityReport,
     QuantizationReport,
 )
@@ -43,7 +45,7 @@ Array = npt.NDArray[np.generic]
 Stay = Literal["float", "int16"]
 
 _METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
-_FEW = 16
+_FEW = 8
 """Samples that layers are looked at with, one by one."""
 _LARGEST_BATCH = 16
 """Rows that are calibrated at a time where they are small."""
@@ -68,7 +70,7 @@ class StaticRun:
     found: Found | None = None
     _loss: float | None = None
     """Noise of the outputs when no layer stays in float, where it is known."""
-    _noise: dict[str, float] | None = None
+    _seen: tuple[Mapping[str, float], tuple[Finding, ...]] | None = None
 
     @classmethod
     def begin(
@@ -126,17 +128,28 @@ class StaticRun:
     @property
     def noise(self) -> Mapping[str, float]:
         """Noise over signal of each layer's output, when only this layer is quantized."""
-        if self._noise is None:
+        return self._looked()[0]
+
+    def _looked(self) -> tuple[Mapping[str, float], tuple[Finding, ...]]:
+        """The noise of each layer's output and what its channels do, from one pass over a few samples."""
+        if self._seen is None:
+            copy = copied(self.static.model)
             layers = [layer for layer in self.static.chosen if layer.name not in self.in_float]
-            self._noise = output_noise(
-                self.static.model,
+            noise = OutputNoise(
+                copy,
                 layers,
                 {layer.name: self._weight(layer) for layer in layers},
                 {layer.name: self.static.entering(layer, self.settings) for layer in layers},
-                self._few(),
-                self.context.workspace,
             )
-        return self._noise
+            activity = ChannelActivity(layers)
+            observed = None
+            for batch in self._few():
+                observed = observed or observe(copy, (*noise.probes, *activity.probes), batch, self.context.workspace)
+                found = observed.run(batch)
+                noise.add(found)
+                activity.add(found, max((len(array) for array in batch.values() if array.ndim), default=1))
+            self._seen = noise.relative(), activity.findings()
+        return self._seen
 
     def build(
         self, choice: frozenset[str] = frozenset(), *, stay: Stay = "float", settings: Settings | None = None
@@ -250,7 +263,7 @@ class StaticRun:
                 for tried in (self.found.tried if self.found else ())
             ),
             fallback=self._fallback(),
-            findings=channel_activity(self.static.model, quantized, self._few(), context.workspace),
+            findings=self._looked()[1],
             portability=self._portability(result, certificate),
         )
         self._remark(len(quantized))

@@ -12,7 +12,8 @@ from onnx import helper
 
 from accel.graph.layers import layers
 from accel.graph.prepare import prepare
-from accel.numerics.activity import Moments, channel_activity, channel_meter, expectation, first_layer
+from accel.numerics.activity import Moments, channel_meter, expectation, first_layer
+from accel.numerics.channel_activity import channel_activity
 from accel.report_quantization import Finding
 from tests.models import _value, assemble
 
