@@ -210,7 +210,7 @@ def _compared(
 ) -> Comparison:
     """The last result beside the original; where it is quantized, its speed too, which many a time is a slower one."""
     comparison = trial.compare(request.model.path, first, result, last)
-    if not quantized:
+    if not quantized or not request.measure_speed:
         return comparison
     gain, warnings = glance(request.model.path, result, request.runtime, trial.shapes(), seed=request.seed)
     return comparison.model_copy(update={"speedup": gain, "warnings": (*comparison.warnings, *warnings)})

@@ -76,6 +76,7 @@ class CompressRequest(_Request):
     result_ids: tuple[FileName, ...] = Field(description="Name of the model that each step makes; as many as steps.")
     contract: Contract | None = None
     runtime: str = "onnxruntime:cpu"
+    measure_speed: bool = Field(True, description="Take a short look at the speed of a quantized result.")
 
     @model_validator(mode="after")
     def _names_each_result(self) -> CompressRequest:

@@ -1,8 +1,8 @@
 """Rewrite layers so that they compute in integers, with activations quantized while the model runs.
 
-A layer becomes ``DynamicQuantizeLinear``, an integer product, and its way back to floats, written in the order of operands
-that ONNX Runtime fuses into one kernel (``DynamicQuantizeMatMul``, or ``MatMulIntegerToFloat`` where several layers read
-the same input). Only standard operators come out, except for LSTM, whose integer form ONNX does not have.
+A layer becomes ``DynamicQuantizeLinear``, an integer product, and its way back to floats, written in the order of
+operands that ONNX Runtime fuses into one kernel (``DynamicQuantizeMatMul``, or ``MatMulIntegerToFloat`` where several
+layers read the same input). Only standard operators come out, except for LSTM, whose integer form ONNX does not have.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def rewrite(
         model.opset_imports[MICROSOFT] = 1
     initializers = model.graph.initializers
     for value in weights:
-        if value is not None and value.name is not None and value.name in initializers and not value.uses():
+        if value is None or value.uses() or value.is_graph_output():
+            continue
+        if value.name is not None and value.name in initializers:  # another node may have had it too
             del initializers[value.name]
     return reports
 

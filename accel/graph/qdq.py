@@ -277,9 +277,8 @@ def _weigh(
         before = node.inputs[2]
         bias = graph_constant(graph, f"{label}_bias_quantized", rounded)
         scale = graph_constant(graph, f"{label}_bias_scale", scales.astype(np.float32))
-        zero = graph_constant(graph, f"{label}_bias_zero_point", np.zeros(scales.shape, np.int32))
         axis = 0 if scales.ndim else None
-        node.replace_input_with(2, _dequantized(graph, node, [bias, scale, zero], Granularity(axis), f"{label}_bias"))
+        node.replace_input_with(2, _dequantized(graph, node, [bias, scale], Granularity(axis), f"{label}_bias"))
         _drop(graph, before)
     _drop(graph, old)
 

@@ -25,7 +25,7 @@ class Found:
     tried: tuple[Candidate, ...]
 
 
-def smallest(ranked: Sequence[str], loss: Callable[[Choice], float], bound: float, *, budget: int = 40) -> Found:
+def smallest(ranked: Sequence[str], loss: Callable[[Choice], float], bound: float, *, budget: int = 24) -> Found:
     """The smallest set found whose loss stays within a bound; at least one layer is left out of it.
 
     First the shortest beginning of the ranking that keeps the bound, by doubling and bisection; then parts of it are given

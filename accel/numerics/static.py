@@ -41,13 +41,14 @@ class StaticModel:
     chosen: tuple[Layer, ...]
     placement: Placement
     statistics: Statistics
-    _weights: dict[tuple[str, Scheme], QuantizedWeight] = field(default_factory=dict)
+    _weights: dict[tuple[str, Scheme, Granularity], QuantizedWeight] = field(default_factory=dict)
+    _activations: dict[tuple[str, Method, float, Scheme], QuantizedActivation] = field(default_factory=dict)
 
     def weight(self, layer: Layer, scheme: Scheme, settings: Settings) -> QuantizedWeight:
         """A layer's weight as integers; quantized once."""
-        key = (layer.name, scheme)
+        granularity = granularity_of(layer, settings)
+        key = (layer.name, scheme, granularity)
         if key not in self._weights:
-            granularity = granularity_of(layer, settings)
             integers, found = quantize_tensor(layer.weight, scheme, granularity)
             self._weights[key] = QuantizedWeight(integers, found, scheme, granularity)
         return self._weights[key]
@@ -55,11 +56,14 @@ class StaticModel:
     def activation(self, value: str, settings: Settings, scheme: Scheme | None = None) -> QuantizedActivation:
         """How a value is quantized."""
         scheme = scheme or settings.activations
-        seen = self.statistics.tensors[value]
-        low, high = choose(
-            seen.histogram, settings.method, scheme, percentile=settings.percentile, average=seen.average
-        )
-        return QuantizedActivation(parameters(low, high, scheme), scheme)
+        key = (value, settings.method, settings.percentile, scheme)
+        if key not in self._activations:
+            seen = self.statistics.tensors[value]
+            low, high = choose(
+                seen.histogram, settings.method, scheme, percentile=settings.percentile, average=seen.average
+            )
+            self._activations[key] = QuantizedActivation(parameters(low, high, scheme), scheme)
+        return self._activations[key]
 
     def entering(self, layer: Layer, settings: Settings, scheme: Scheme | None = None) -> QuantizedActivation:
         """How the input of a layer is quantized."""

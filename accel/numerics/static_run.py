@@ -68,8 +68,8 @@ class StaticRun:
     wide: frozenset[str] = frozenset()
     """Layers whose input is quantized to 16 bits."""
     found: Found | None = None
-    _loss: float | None = None
-    """Noise of the outputs when no layer stays in float, where it is known."""
+    _built: tuple[object, ir.Model] | None = None
+    """What was built last, and from what."""
     _seen: tuple[Mapping[str, float], tuple[Finding, ...]] | None = None
 
     @classmethod
@@ -155,30 +155,37 @@ class StaticRun:
         self, choice: frozenset[str] = frozenset(), *, stay: Stay = "float", settings: Settings | None = None
     ) -> ir.Model:
         """The model with these layers in float or wide, besides those that must be."""
-        wide = self.wide | choice if stay == "int16" else self.wide
-        return self.static.build(
-            settings or self.settings,
-            in_float={*self.in_float, *choice} if stay == "float" else set(self.in_float),
-            weights=self.weights,
-            schemes=dict.fromkeys(wide, WIDE),
-        )
+        in_float = frozenset(self.in_float) | (choice if stay == "float" else frozenset())
+        wide = self.wide | (choice if stay == "int16" else frozenset())
+        key = (settings or self.settings, in_float, wide, frozenset(self.weights))
+        if self._built is None or self._built[0] != key:
+            built = self.static.build(
+                settings or self.settings,
+                in_float=in_float,
+                weights=self.weights,
+                schemes=dict.fromkeys(wide, WIDE),
+            )
+            self._built = (key, built)
+        return self._built[1]
 
     def choose_method(self) -> None:
         """Take the way of choosing ranges whose outputs are nearest to the float model's."""
-        if self.chooser is None:
+        chooser = self.chooser
+        if chooser is None:
             return
+        methods = dict.fromkeys((self.settings.method, *_METHODS))
         losses = {}
-        for number, method in enumerate(_METHODS):
-            self.context.progress("choosing ranges", number, len(_METHODS), method)
+        for number, method in enumerate(methods):
+            self.context.progress("choosing ranges", number, len(methods), method)
             candidate = self.build(settings=replace(self.settings, method=method))
-            losses[method] = self.chooser.difference(candidate).noise
+            losses[method] = chooser.difference(candidate).noise
         best = min(losses, key=lambda method: losses[method])
         self.settings = replace(self.settings, method=best)
-        if self.chooser.contract is None:
-            self._loss = losses[best]
 
     def keep(self, bound: float, *, stay: Stay = "float") -> None:
         """Find the smallest set of layers that must stay in float so that the loss is within a bound.
+
+        Before any layer is given up, the other ways of choosing ranges are tried.
 
         Args:
             bound: The loss, in the unit that the chooser measures it in.
@@ -187,7 +194,7 @@ class StaticRun:
         chooser = self.chooser
         if chooser is None:
             return
-        known = {} if self._loss is None else {frozenset[str](): self._loss}
+        known: dict[frozenset[str], float] = {}
 
         def loss(choice: frozenset[str]) -> float:
             if choice not in known:
@@ -196,6 +203,15 @@ class StaticRun:
             return known[choice]
 
         names = [layer.name for layer in self.static.chosen if layer.name not in self.in_float]
+        asked = self.settings.method
+        if loss(frozenset()) > bound:
+            lost = known.pop(frozenset())
+            self.choose_method()
+            if self.settings.method != asked:
+                self.context.note(
+                    f"The ranges of `{asked}` lost {lost:.4g}, where {bound:.4g} was wanted; those of "
+                    f"`{self.settings.method}` were taken."
+                )
         if loss(frozenset()) <= bound:
             self.found = Found(Candidate(frozenset(), loss(frozenset())), met=True, tried=())
             return
@@ -228,11 +244,15 @@ class StaticRun:
         """A few of the samples, for what is looked at layer by layer."""
         return self.data.batches(_FEW, self.data.batch_size(_LARGEST_BATCH))
 
-    def finish(self) -> ir.Model:
-        """The quantized graph; what was done goes into the context."""
+    def finish(self, *, diagnose: bool) -> ir.Model:
+        """The quantized graph; what was done goes into the context.
+
+        Args:
+            diagnose: Whether each layer is looked at by itself: its noise, its channels, what it does without VNNI.
+        """
         context = self.context
         result = self.build()
-        certificate = self._certified(result)
+        certificate = self._certified(result) if diagnose else None
         quantized = [layer for layer in self.static.chosen if layer.name not in self.in_float]
         path = context.workspace / "quantized.onnx"
         try:
@@ -243,10 +263,10 @@ class StaticRun:
                 path,
                 context.workspace,
                 weights={layer.name: self._weight(layer) for layer in quantized},
-                noise=self.noise,
+                noise=self.noise if diagnose else {},
                 in_float=self.in_float,
                 wide=self.wide,
-                verdicts={layer.name: layer.verdict for layer in certificate.layers},
+                verdicts={layer.name: layer.verdict for layer in certificate.layers} if certificate else {},
             )
         finally:
             path.unlink(missing_ok=True)
@@ -262,9 +282,9 @@ class StaticRun:
                 CandidateReport(in_float=tuple(sorted(tried.in_float)), loss=tried.loss)
                 for tried in (self.found.tried if self.found else ())
             ),
-            fallback=self._fallback(),
-            findings=self._looked()[1],
-            portability=self._portability(result, certificate),
+            fallback=self._fallback() if diagnose else (),
+            findings=self._looked()[1] if diagnose else (),
+            portability=self._portability(result, certificate) if certificate else None,
         )
         self._remark(len(quantized))
         return result

@@ -81,7 +81,7 @@ class MixedPrecision(Technique):
         if self.calibration == "auto":
             run.choose_method()
         run.keep(self.contract.max_drop / 2, stay=self.sensitive_layers)
-        result = run.finish()
+        result = run.finish(diagnose=True)
         names = sorted(run.wide or run.in_float)
         context.note(
             f"{len(names)} of {len(run.static.chosen)} layers stay in {self.sensitive_layers}: "

@@ -22,36 +22,36 @@ _FLOAT_ONLY = ("ConvTranspose", "GRU", "RNN")
 
 
 class QuantizeDynamic(Technique):
-    """Store the weights of matrix products and embeddings in 8 bits and quantize activations while running. Needs no data.
+    """Store weights of matrix products and embeddings in 8 bits, quantize activations while running. Needs no data.
 
-    Good for transformers and fully connected networks. The range of an activation is that of the batch it is in, so that
-    a sample's result depends a little on its neighbours. Convolutions and LSTM are left in float unless asked for.
+    Good for transformers and fully connected networks. The range of an activation is that of the batch it is in, so
+    that a sample's result depends a little on its neighbours. Convolutions and LSTM are left in float unless asked for.
     """
 
     technique: Literal["quantize_dynamic"] = "quantize_dynamic"
     per_channel: bool = Field(True, description="One scale for each output channel instead of one for the tensor.")
     symmetric: bool = Field(
         True,
-        description="Weights of matrix products around 0. Off, they get zero points of their own, which is a little more "
-        "exact where they lie to one side of 0, and slower on some processors.",
+        description="Weights of matrix products around 0. Off, they get zero points of their own, which is a little "
+        "more exact where they lie to one side of 0, and slower on some processors.",
     )
     reduce_range: bool = Field(
         False, description="Weights in 7 bits, for x86 processors without VNNI, where 8-bit products can saturate."
     )
     embeddings: bool = Field(
         True,
-        description="Store tables that rows are looked up in (Gather, 4,096 numbers or more) in 8 bits, with a scale for "
-        "each row. Off where a table holds numbers that must stay exact.",
+        description="Store tables that rows are looked up in (Gather, 4,096 numbers or more) in 8 bits, with a scale "
+        "for each row. Off where a table holds numbers that must stay exact.",
     )
     convolutions: bool = Field(
         False,
-        description="Quantize Conv too: a smaller file, but mostly a model that is several times slower on processors, and "
-        "less accurate. quantize_static is the better choice for convolutions.",
+        description="Quantize Conv too: a smaller file, but mostly a model that is several times slower on processors, "
+        "and less accurate. quantize_static is the better choice for convolutions.",
     )
     recurrent: bool = Field(
         False,
-        description="Quantize LSTM too, by an operator that only ONNX Runtime has: the file runs nowhere else. Its state is "
-        "quantized at each step, so compare the accuracy on long sequences. GRU has no integer form.",
+        description="Quantize LSTM too, by an operator that only ONNX Runtime has: the file runs nowhere else. Its "
+        "state is quantized at each step, so compare the accuracy on long sequences. GRU has no integer form.",
     )
     include: tuple[str, ...] = Field(
         (),
@@ -71,7 +71,7 @@ class QuantizeDynamic(Technique):
         from accel.graph.layers import layers
         from accel.graph.prepare import prepare, refuse_quantized
         from accel.numerics.scales import Scheme
-        from accel.report_quantization import QuantizationReport
+        from accel.report_quantization import LayerReport, QuantizationReport
 
         refuse_quantized(model)
         ready, notes = prepare(model, context.workspace)
@@ -88,15 +88,20 @@ class QuantizeDynamic(Technique):
         if not (chosen or lstms or tables):
             kinds = Counter(node.op_type for node in graph.all_nodes())
             raise TechniqueFailed(
-                "The model has nothing that is quantized by these parameters: no chosen matrix product or embedding with "
-                "constant float weights outside If, Loop and Scan.",
+                "The model has nothing that is quantized by these parameters: no chosen matrix product or embedding "
+                "with constant float weights outside If, Loop and Scan.",
                 hint=f"It has {', '.join(f'{count} {kind}' for kind, count in kinds.most_common(8))}; "
                 "`convolutions` and `recurrent` add to what is quantized.",
             )
         left = _left(graph, {*(layer.name for layer in chosen), *(str(node.name) for node in lstms)})
+        in_float = [
+            LayerReport(name=layer.name, operator=layer.operator, weight_bits=None)
+            for layer in layers(graph)
+            if layer.node not in {part.node for part in chosen}
+        ]
         scheme = Scheme(7 if self.reduce_range else 8, symmetric=self.symmetric)
         done = dynamic.rewrite(ready, chosen, tables, lstms, scheme=scheme, per_channel=self.per_channel)
-        context.quantization = QuantizationReport(layers=tuple(done))
+        context.quantization = QuantizationReport(layers=(*done, *in_float))
         kinds = Counter(layer.operator for layer in done)
         for note in (*notes, f"Quantized: {_counted(kinds)}.", *left, *shared):
             context.note(note)

@@ -93,6 +93,11 @@ class QuantizeStatic(Technique):
         description="Give 7-bit weights to the layers whose 16-bit sums would saturate on processors without VNNI, so that "
         "results are the same everywhere.",
     )
+    diagnose: bool = Field(
+        True,
+        description="Look at each layer by itself, and report its noise, its channels, and whether it is the same on every "
+        "processor. Takes about as long as calibrating.",
+    )
     contract: Contract | None = Field(
         None,
         description="Bound on the loss. Layers are left in float until it is kept, on rows set apart; then it is judged.",
@@ -145,4 +150,4 @@ class QuantizeStatic(Technique):
             run.keep(self.contract.max_drop / 2)
         elif self.keep_snr_db is not None:
             run.keep(10 ** (-self.keep_snr_db / 10))
-        return run.finish()
+        return run.finish(diagnose=self.diagnose)

@@ -78,7 +78,7 @@ class Bench:
             dataset=None if arrays is None else self.data(arrays, spec),
             steps=tuple(adapter.validate_python(step) for step in steps or ({"technique": "optimize_graph"},)),
             result_ids=tuple(f"r{number}" for number in range(len(steps) or 1)),
-            **more,
+            **{"measure_speed": False, **more},
         )
         done = call(request, timeout_s=60)
         assert isinstance(done.report, CompressReport)
@@ -162,10 +162,10 @@ def test_splits_without_rows(bench: Bench) -> None:
             models.constant_mlp(), {"x": X, "y": Y}, spec={"splits": {"fractions": {"a": 0.5, "b": 0.5}}}
         ),
     )
-    # An empty train does not keep the rows of test from being calibrated on; the report says so.
+    # With an empty train, test is divided between calibrating, choosing and judging; the report says so.
     arrays = {"x_train": X[:0], "y_train": Y[:0], "x_test": X, "y_test": Y}
     report, _ = bench.compress(models.constant_mlp(), arrays, {"technique": "quantize_static"})
-    assert any("calibrated on `test`" in note for note in report.steps[0].notes)
+    assert any("one split, `test`" in note for note in report.steps[0].notes)
 
 
 def test_agreement_is_with_the_baseline_not_with_the_labels(bench: Bench) -> None:
@@ -253,6 +253,33 @@ def test_infinity_that_was_there_before_is_no_break(bench: Bench) -> None:
     x[3] = np.inf
     report, _ = bench.compress(models.linear(np.ones((16, 2), np.float32)), {"x_test": x})
     assert report.comparison.max_abs_difference == 0
+
+
+def test_a_quantized_result_comes_with_its_speed(bench: Bench) -> None:
+    arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+    report, _ = bench.compress(models.constant_mlp(), arrays, {"technique": "quantize_static"}, measure_speed=True)
+    found = report.comparison.speedup
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 < found.low <= found.value <= found.high
+    slower = [warning for warning in report.comparison.warnings if "slower" in warning]
+    assert bool(slower) == (found.high < 1)
+    assert all("keep the original" in warning for warning in slower)
+    report, _ = bench.compress(models.constant_mlp(), arrays, {"technique": "optimize_graph"}, measure_speed=True)
+    assert report.comparison.speedup is None
+
+
+def test_a_step_keeps_its_own_contract(bench: Bench) -> None:
+    arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+    step = {"technique": "quantize_static", "contract": {"metric": "agreement", "max_drop": 0.5}}
+    report, _ = bench.compress(models.constant_mlp(), arrays, step)
+    verdict = report.steps[0].verdict
+    assert verdict is not None
+    assert verdict.contract.max_drop == 0.5
+    assert verdict.outcome == "met"
+    assert report.verdict is None
+    refused("dataset_required", "contract is judged on data", lambda: bench.compress(models.constant_mlp(), None, step))
 
 
 def test_compressing_twice_gives_the_same_bytes_and_figures(bench: Bench) -> None:
