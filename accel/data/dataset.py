@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +53,9 @@ class Rows:
         return Rows(self.stored, self.workspace, index if self.index is None else self.index[index])
 
     def take(self, start: int, stop: int) -> Array:
-        """Rows from ``start`` to ``stop``, in memory."""
+        """Rows from ``start`` to ``stop``, in memory; the pages of rows that were taken before are given back."""
+        if isinstance(self.array.base, mmap.mmap):
+            self.array.base.madvise(mmap.MADV_DONTNEED)
         return np.asarray(self.array[start:stop] if self.index is None else self.array[self.index[start:stop]])
 
 

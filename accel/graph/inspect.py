@@ -24,6 +24,9 @@ _WEIGHTS = frozenset({
     TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4,
 })  # fmt: skip
 
+_SMALL = frozenset({
+    TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2,
+})  # fmt: skip
 _SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 Shape = tuple[int | None, ...]
@@ -52,9 +55,15 @@ def summarize(model: onnx.ModelProto) -> ModelSummary:
         operators=dict(sorted(operators.items())),
         parameters=_parameters(model),
         macs=macs,
-        quantized=not QUANTIZED.isdisjoint(operators),
+        quantized=not QUANTIZED.isdisjoint(operators) or _unpacked(model),
         notes=tuple(notes),
     )
+
+
+def _unpacked(model: onnx.ModelProto) -> bool:
+    """Whether weights are stored as integers that are cast when the model is loaded."""
+    small = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _SMALL and len(tensor.dims) > 1}
+    return any(node.op_type == "Cast" and node.input[0] in small for node in model.graph.node)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorSummary:

@@ -70,6 +70,24 @@ def refuse_quantized(model: ir.Model) -> None:
             f"The model is quantized already (it has {', '.join(sorted(found))}).",
             hint="Start from the float model: quantizing twice only loses accuracy.",
         )
+    unpacked = unpacked_weight(model)
+    if unpacked is not None:
+        raise TechniqueFailed(
+            f"The weights of the model are stored as integers already (see {unpacked!r}).",
+            hint="Start from the float model: quantizing twice only loses accuracy.",
+        )
+
+
+def unpacked_weight(model: ir.Model) -> str | None:
+    """A weight that is stored as integers and cast when the model is loaded, which no quantizing operator shows."""
+    for node in model.graph:
+        value = node.inputs[0] if node.op_type == "Cast" else None
+        stored = None if value is None else value.const_value
+        if value is None or stored is None or len(stored.shape) < 2:  # noqa: PLR2004  (a vector is no weight)
+            continue
+        if stored.dtype.is_integer() and stored.dtype.bitwidth <= 8:  # noqa: PLR2004  (a byte)
+            return str(value.name)
+    return None
 
 
 def _raised(model: ir.Model, have: int, opset: int) -> ir.Model:

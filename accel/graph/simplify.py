@@ -27,6 +27,7 @@ def simplify(model: onnx_ir.Model, workspace: Path) -> onnx_ir.Model:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from accel.graph.load import save
+    from accel.graph.prepare import unpacked_weight
 
     before, after = workspace / "simplify.before.onnx", workspace / "simplify.after.onnx"
     save(model, before)
@@ -36,7 +37,9 @@ def simplify(model: onnx_ir.Model, workspace: Path) -> onnx_ir.Model:
     options.optimized_model_filepath = str(after)
     # Kernels that differ by processor are not chosen at this level, so the file is the same on every host.
     try:
-        ort.InferenceSession(str(before), options, providers=["CPUExecutionProvider"])
+        # Weights that are stored as integers would be folded back into floats.
+        kept = ["ConstantFolding"] if unpacked_weight(model) is not None else []
+        ort.InferenceSession(str(before), options, providers=["CPUExecutionProvider"], disabled_optimizers=kept)
         proto = onnx.load(after, load_external_data=False)
     except Exception as error:
         raise TechniqueFailed(

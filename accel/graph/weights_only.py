@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from accel.errors import TechniqueFailed
 from accel.graph.layers import Layer, constant, integer, layers
-from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, graph_constant
-from accel.numerics.rounding import Rounded
+from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET
 from accel.numerics.scales import Float32
 
 if TYPE_CHECKING:
@@ -31,9 +29,7 @@ _LARGE = 1 << 18
 """Numbers of a matrix from which on ``auto`` leaves it as integers while the model runs."""
 _OVERHEAD = 400
 """Bytes that names and nodes add to a file for each weight, about."""
-_MICROSOFT = "com.microsoft"
 _OPSETS = {2: 25, 4: BLOCK_OPSET, 8: QDQ_OPSET}
-_IR_VERSIONS = {2: 13, 4: 10, 8: 0}
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _MATRIX = 2
 
@@ -79,7 +75,13 @@ class Target:
     @property
     def table(self) -> bool:
         """Whether rows are looked up in it, and nothing else is done with it."""
-        return all(use.node.op_type == "Gather" and use.idx == 0 for use in self.value.uses())
+        return all(
+            use.node.op_type == "Gather"
+            and use.idx == 0
+            and integer(use.node, "axis", 0) == 0
+            and use.node.graph is self.node.graph
+            for use in self.value.uses()
+        )
 
     def filed(self, part: Array) -> Array:
         """[rows, columns] or [rows, 1] in the order of the file, to broadcast against the array."""
@@ -123,10 +125,11 @@ def width(bits: int) -> int:
     return next(wide for wide in (2, 4, 8) if bits <= wide)
 
 
-def opset(bits: int, block: int | None, wanted: Format) -> int:
-    """The opset that a graph needs so that its weights can be stored."""
-    blocks = BLOCK_OPSET if wanted == "dequantize" or (wanted == "auto" and block is not None) else QDQ_OPSET
-    return max(_OPSETS[width(bits)], blocks)
+def opset(model: ir.Model, bits: int, block: int | None, wanted: Format) -> int:
+    """The opset that a model needs so that its weights can be stored."""
+    tables = any(node.op_type == "Gather" for node in model.graph)
+    blocks = (wanted == "dequantize" and (block is not None or tables)) or (wanted == "auto" and block is not None)
+    return max(_OPSETS[width(bits)], BLOCK_OPSET if blocks else QDQ_OPSET)
 
 
 def worth(target: Target, bits: int, block: int | None) -> bool:
@@ -160,45 +163,3 @@ def has_kernel(bits: int, block: int | None) -> bool:
         return True
     low, high = (32, 128) if width(bits) == 2 else (16, 1 << 20)  # noqa: PLR2004
     return block & (block - 1) == 0 and low <= block <= high
-
-
-def refuse_unpacked(model: ir.Model) -> None:
-    """Refuse a model whose weights are stored as integers already, which no quantizing operator shows.
-
-    Raises:
-        TechniqueFailed: They are; names a node.
-    """
-    for node in model.graph:
-        if node.op_type != "Cast":
-            continue
-        stored = constant(node.inputs[0])
-        if stored is not None and stored.ndim > 1 and str(stored.dtype).removeprefix("u").startswith(("int2", "int4", "int8")):
-            raise TechniqueFailed(
-                f"The weights of the model are stored as integers already (see the node {node.name!r}).",
-                hint="Start from the float model: quantizing twice only loses accuracy.",
-            )
-
-
-def store(model: ir.Model, target: Target, rounded: Rounded, storage: Storage) -> None:
-    """Put integers in the place of a weight, in place.
-
-    Args:
-        model: A prepared graph of the opset that :func:`opset` tells.
-        target: One of its constants.
-        rounded: Its matrix as integers.
-        storage: How; ``matmul_nbits`` only for products.
-    """
-    writer = _Writer(model, target, rounded, 8 if storage == "dequantize" and target.table else width(rounded.scheme.bits))
-    getattr(writer, storage)()
-    if target.value.name is not None and not target.value.uses():
-        model.graph.initializers.pop(target.value.name, None)
-
-
-class _Writer:
-    """Writes one weight into a graph."""
-
-    def __init__(self, model: ir.Model, target: Target, rounded: Rounded, bits: int) -> None:
-        self._model, self._graph, self._target, self._rounded, self._bits = model, model.graph, target, rounded, bits
-        self._block = rounded.block if rounded.parameters.scale.shape[1] > 1 else None
-        self._label = str(target.value.name)
-        model.ir_version = max(model.ir_version, _IR_VERSIONS[bits] if storage_has_type(bits) else 0)

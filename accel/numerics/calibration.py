@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,11 +83,17 @@ class Statistics:
 class Calibrated:
     """The ranges of activations, and how they came about."""
 
-    ranges: dict[str, Range]
     statistics: Statistics
+    choice: Callable[[TensorStatistics], Range]
+    """How the range of an activation is chosen."""
     curve: tuple[Settling, ...]
     settled: bool
     """Whether it stopped because the scales no longer moved, before all samples were used."""
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The range of each value."""
+        return {name: self.choice(seen) for name, seen in self.statistics.tensors.items()}
 
 
 def calibrate(
@@ -128,11 +134,8 @@ def calibrate(
     curve: list[Settling] = []
     check, before, observed, settled = _FIRST_CHECK, None, None, False
 
-    def ranges() -> dict[str, Range]:
-        return {
-            name: choose(seen.histogram, method, scheme, percentile=percentile, average=seen.average)
-            for name, seen in statistics.tensors.items()
-        }
+    def choice(seen: TensorStatistics) -> Range:
+        return choose(seen.histogram, method, scheme, percentile=percentile, average=seen.average)
 
     for number, batch in enumerate(batches):
         _check(batch, statistics.samples)
@@ -148,7 +151,7 @@ def calibrate(
         statistics.samples += max((len(array) for array in batch.values() if array.ndim), default=1)
         tell("calibrating", statistics.samples, total, "")
         if tolerance > 0 and statistics.samples >= check:
-            now = ranges()
+            now = {name: choice(seen) for name, seen in statistics.tensors.items()}
             if before is not None:
                 curve.append(_moved(before, now, statistics.samples))
                 settled = curve[-1].largest_change <= tolerance
@@ -157,7 +160,7 @@ def calibrate(
             before, check = now, 2 * statistics.samples
     if not statistics.samples:
         raise BadDataset("There is no sample to calibrate on.", hint="Give a dataset with rows in the split `train`.")
-    return Calibrated(ranges(), statistics, tuple(curve), settled)
+    return Calibrated(statistics, choice, tuple(curve), settled)
 
 
 def _check(batch: Mapping[str, Array], row: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 import numpy as np
@@ -16,7 +17,9 @@ Range = tuple[float, float]
 _CANDIDATES = 48
 """Bounds that are tried on each side."""
 _SHORTEST = 0.15
-"""Share of an extreme that a range keeps at least."""
+"""Share of an extreme that a range with the least squared error keeps at least."""
+_KEPT = 99.99
+"""Share of the values in percent that the entropy's range keeps at least."""
 
 
 def choose(
@@ -44,9 +47,11 @@ def choose(
         case "percentile":
             return _percentile(histogram, low, high, percentile)
         case "entropy":
-            return _searched(histogram, low, high, scheme, _divergence)
+            # The divergence hardly minds what saturates: without a floor it cuts off what small networks live by.
+            floor = _percentile(histogram, low, high, _KEPT)
+            return _searched(histogram, low, high, scheme, _divergence, floor)
         case "mse":
-            return _searched(histogram, low, high, scheme, _squared_error)
+            return _searched(histogram, low, high, scheme, _squared_error, (low * _SHORTEST, high * _SHORTEST))
         case _:
             assert_never(method)
 
@@ -64,7 +69,7 @@ def _percentile(histogram: Histogram, low: float, high: float, percentile: float
     return max(low, min(float(kept[0]), 0.0)), min(high, max(float(kept[1]), 0.0))
 
 
-class _Cost:
+class _Given:
     """What the search for a range minimises."""
 
     def __init__(self, histogram: Histogram, scheme: Scheme) -> None:
@@ -81,28 +86,30 @@ class _Cost:
         return (2 * max(-low, high) if self.symmetric else high - low) / self.levels
 
 
-def _searched(histogram: Histogram, low: float, high: float, scheme: Scheme, cost: object) -> Range:
-    """Shorten one side, then the other, and the first again, keeping what costs least."""
+Cost = Callable[[_Given, float, float], float]
+
+
+def _searched(histogram: Histogram, low: float, high: float, scheme: Scheme, cost: Cost, floor: Range) -> Range:
+    """Shorten one side, then the other, and the first again, keeping what costs least; not within the floor."""
     if low == high or not histogram.counts.any():
         return low, high
-    given = _Cost(histogram, scheme)
-    shares = np.linspace(1.0, _SHORTEST, _CANDIDATES)  # of equals, the widest
+    given = _Given(histogram, scheme)
     if scheme.symmetric:
-        largest = max(-low, high)
-        costs = [cost(given, -largest * share, largest * share) for share in shares]  # type: ignore[operator]
-        best = largest * float(shares[int(np.argmin(costs))])
+        largest, least = max(-low, high), max(-floor[0], floor[1])
+        bounds = np.linspace(largest, least, _CANDIDATES)  # of equals, the widest
+        best = float(bounds[int(np.argmin([cost(given, -bound, bound) for bound in bounds]))])
         return max(low, -best), min(high, best)
     chosen = [low, high]
     for side in (1, 0, 1):
         if (low, high)[side] == 0.0:
             continue
-        bounds = (low, high)[side] * shares
-        costs = [cost(given, *((chosen[0], bound) if side else (bound, chosen[1]))) for bound in bounds]  # type: ignore[operator]
+        bounds = np.linspace((low, high)[side], floor[side], _CANDIDATES)
+        costs = [cost(given, chosen[0], bound) if side else cost(given, bound, chosen[1]) for bound in bounds]
         chosen[side] = float(bounds[int(np.argmin(costs))])
     return chosen[0], chosen[1]
 
 
-def _squared_error(given: _Cost, low: float, high: float) -> float:
+def _squared_error(given: _Given, low: float, high: float) -> float:
     """Sum of squared errors: a step's square by 12 for what is rounded, the distance to the bound for what saturates."""
     step = given.step(low, high)
     a, b = np.searchsorted(given.centres, [low, high])
@@ -117,7 +124,7 @@ def _squared_error(given: _Cost, low: float, high: float) -> float:
     return float(inside * step**2 / 12 + below + above)
 
 
-def _divergence(given: _Cost, low: float, high: float) -> float:
+def _divergence(given: _Given, low: float, high: float) -> float:
     """Kullback-Leibler divergence between the clipped distribution and its integers' one (Migacz, GTC 2017)."""
     a, b = int(np.searchsorted(given.centres, low)), int(np.searchsorted(given.centres, high, "right"))
     if b - a < 2:  # noqa: PLR2004  (one bin has no distribution)

@@ -6,13 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from accel.graph.dynamic import embeddings, rewrite
+from accel.graph.integer_weights import store
 from accel.graph.layers import Layer, layers
 from accel.graph.load import copied
 from accel.graph.placement import Placement, place
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
+from accel.graph.weights_only import targets, worth
 from accel.numerics.calibration import Statistics
 from accel.numerics.ranges import Method, choose
+from accel.numerics.rounding import nearest
 from accel.numerics.scales import ACTIVATIONS, WEIGHTS, Granularity, Scheme, parameters, quantize_tensor
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ class Settings:
     activations: Scheme = ACTIVATIONS
     per_channel: bool = True
     block_size: int | None = None
-    embeddings: bool = True
-    """Whether the tables of Gather are stored in 8 bits."""
+    stored: bool = True
+    """Whether weights that no kernel multiplies as integers (tables of Gather, LSTM, GRU, RNN) are stored in 8 bits."""
 
 
 @dataclass(slots=True)
@@ -100,8 +102,10 @@ class StaticModel:
         }
         activations = {value: self.activation(value, settings, wider.get(value)) for value in placement.measured}
         insert(copy, placement, found, activations)
-        if settings.embeddings:
-            rewrite(copy, (), embeddings(copy.graph))
+        if settings.stored:
+            for target in targets(copy.graph):
+                if not target.layers and worth(target, WEIGHTS.bits, None):
+                    store(copy, target, nearest(target.matrix, WEIGHTS), "unpack")
         return copy
 
 

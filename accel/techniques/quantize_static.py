@@ -73,6 +73,11 @@ class QuantizeStatic(Technique):
         min_length=1,
         description="Operators to quantize. ConvTranspose has no integer kernel in ONNX Runtime.",
     )
+    store_others: bool = Field(
+        True,
+        description="Store weights that no kernel multiplies as integers (embeddings, LSTM, GRU, RNN) in 8 bits too: a smaller "
+        "file at the same speed, since they are floats again once it is loaded.",
+    )
     include: tuple[str, ...] = Field(
         (),
         description="Only these nodes, by name; * and ? stand for parts of a name. All, if left out.",
@@ -130,6 +135,7 @@ class QuantizeStatic(Technique):
             ),
             per_channel=self.per_channel,
             block_size=self.block_size,
+            stored=self.store_others,
         )
         run = StaticRun.begin(
             model,
