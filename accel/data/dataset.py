@@ -54,8 +54,9 @@ class Rows:
 
     def take(self, start: int, stop: int) -> Array:
         """Rows from ``start`` to ``stop``, in memory; the pages of rows that were taken before are given back."""
-        if isinstance(self.array.base, mmap.mmap):
-            self.array.base.madvise(mmap.MADV_DONTNEED)
+        mapped: object = self.array.base
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
         return np.asarray(self.array[start:stop] if self.index is None else self.array[self.index[start:stop]])
 
 

@@ -147,6 +147,8 @@ class _Writer:
         return self._node("Slice", [value, *(self._shape([n]) for n in (0, columns, 1))])
 
     def _unpacked(self, integers: Array, scale: Array, zero: Array) -> ir.Value:
+        if scale.size and (scale == scale.flat[0]).all():
+            scale = scale.reshape(-1)[0]  # one number instead of one a row
         numbers, step, *middle = self._parts(integers, scale, zero)
         value = self._node("Cast", [numbers], {"to": 1})
         for part in middle:

@@ -19,6 +19,7 @@ from accel.numerics.scales import (
     Scheme,
     dequantize,
     extremes,
+    noise_db,
     parameters,
     quantize,
     spread,
@@ -39,6 +40,8 @@ _SMALL = 1e-12
 DAMPING = 0.05
 """Share of the mean diagonal that Gram matrices get, so that a rounding also fits inputs that were not seen: on inputs kept
 apart, 0.05 left less error than 0.001 and 0.01."""
+_EXACT_DB = 35.0
+"""Signal-to-noise ratio of a table that does not show beside what the layers behind it make."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -77,6 +80,23 @@ def nearest(matrix: Floats, scheme: Scheme, block: int | None = None) -> Rounded
     granularity = Granularity(1, size)
     found = parameters(*extremes(matrix, granularity), scheme)
     return Rounded(quantize(matrix, found, scheme, granularity), found, scheme, size)
+
+
+def table(matrix: Floats, scheme: Scheme) -> Rounded:
+    """Round a table that rows are looked up in: with one scale where that is exact enough, else with one for each row.
+
+    Rows are short, so that scales of their own would take up some percent of the file.
+
+    Args:
+        matrix: [rows, columns].
+        scheme: The integers.
+    """
+    low, high = (np.full((len(matrix), 1), part) for part in extremes(matrix))
+    whole = parameters(low, high, scheme)
+    columns = _block(matrix, None)
+    one = Rounded(quantize(matrix, whole, scheme, Granularity(1, columns)), whole, scheme, columns)
+    noise = noise_db(matrix, one.floats())
+    return one if noise is None or noise >= _EXACT_DB else nearest(matrix, scheme)
 
 
 def half_quadratic(matrix: Floats, scheme: Scheme, block: int | None = None, *, iterations: int = 8) -> Rounded:

@@ -14,7 +14,7 @@ from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
 from accel.graph.weights_only import targets, worth
 from accel.numerics.calibration import Statistics
 from accel.numerics.ranges import Method, choose
-from accel.numerics.rounding import nearest
+from accel.numerics.rounding import nearest, table
 from accel.numerics.scales import ACTIVATIONS, WEIGHTS, Granularity, Scheme, parameters, quantize_tensor
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class StaticModel:
         if settings.stored:
             for target in targets(copy.graph):
                 if not target.layers and worth(target, WEIGHTS.bits, None):
-                    store(copy, target, nearest(target.matrix, WEIGHTS), "unpack")
+                    rounded = (table if target.table else nearest)(target.matrix, WEIGHTS)
+                    store(copy, target, rounded, "unpack")
         return copy
 
 

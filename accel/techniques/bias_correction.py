@@ -29,6 +29,7 @@ class BiasCorrection(Technique):
 
     technique: Literal["bias_correction"] = "bias_correction"
     needs_data: ClassVar[bool] = True
+    follows_quantization: ClassVar[bool] = True
 
     method: Literal["analytic", "data"] = Field(
         "analytic",

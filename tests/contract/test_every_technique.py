@@ -27,7 +27,20 @@ FLOAT_MODELS = {name: make for name, make in models.FACTORY.items() if name != "
 
 def test_discovery_finds_the_techniques() -> None:
     tags = {technique.tag() for technique in TECHNIQUES}
-    assert {"convert_float16", "optimize_graph", "quantize_dynamic", "quantize_static"} <= tags
+    assert tags == {
+        "bias_correction",
+        "convert_bfloat16",
+        "convert_float16",
+        "equalize",
+        "mixed_precision",
+        "optimize_graph",
+        "quantize_dynamic",
+        "quantize_fixed_point",
+        "quantize_static",
+        "quantize_weights",
+        "search_rounding",
+        "smooth",
+    }
 
 
 @EVERY
@@ -48,7 +61,7 @@ def test_it_says_when_it_needs_data(technique: type[Technique], tmp_path: Path) 
     model = onnx_ir.from_proto(models.convnet())
     context = Context(tmp_path, 0, lambda *_: None)
     if technique.follows_quantization:
-        with pytest.raises(TechniqueFailed, match="quantize_static"):
+        with pytest.raises((TechniqueFailed, DataRequired)):
             technique().apply(model, context)
     elif technique.needs_data:
         with pytest.raises(DataRequired):
@@ -131,17 +144,3 @@ def test_float16_halves_the_file(tmp_path: Path) -> None:
     proto = models.convnet()
     result, _, _ = applied(technique, proto, tmp_path / "w")
     assert result.stat().st_size < 0.65 * len(proto.SerializeToString())
-
-
-def test_a_pattern_that_matches_nothing_names_similar_nodes(tmp_path: Path) -> None:
-    static = next(t for t in TECHNIQUES if t.tag() == "quantize_static")
-
-    class Excluding:
-        tag = static.tag
-
-        def __call__(self) -> Technique:
-            return adapter.validate_python({"technique": "quantize_static", "exclude": ["hiden*"]})
-
-    with pytest.raises(TechniqueFailed, match=r"'hiden\*' matches no node") as caught:
-        applied(Excluding(), models.convnet(), tmp_path / "w")  # type: ignore[arg-type]
-    assert "hidden" in caught.value.hint

@@ -175,7 +175,7 @@ def test_mixed_precision_finds_the_one_layer_and_gives_it_ready_to_paste(tmp_pat
     pasted = json.loads(note[note.index("{") :])
     again = applied(QuantizeStatic.model_validate(pasted), fragile(), tmp_path)
     assert {layer.name for layer in again.report.layers} == {"first", "third"}
-    assert [candidate.in_float for candidate in result.report.tried][0] == ()
+    assert result.report.tried[0].in_float == ()
 
 
 def test_mixed_precision_in_16_bits(tmp_path: Path) -> None:
