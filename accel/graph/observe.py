@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 Reduction = Literal["all", "extremes", "mean", "sample", "channel_extremes", "channel_mean"]
 
-_SAMPLE = 8192
+_SAMPLE = 4096
 """About so many values of a tensor are drawn from each row."""
 _START = "accel_sample_start"
 
@@ -29,7 +29,7 @@ _START = "accel_sample_start"
 class Probe:
     """Something to see of a value on each run.
 
-    ``all`` gives the value; ``extremes`` its minimum and maximum; ``mean`` its mean; ``sample`` values at even distances, about 8,192 a row;
+    ``all`` gives the value; ``extremes`` its minimum and maximum; ``mean`` its mean; ``sample`` values at even distances, about 4,096 a row;
     ``channel_extremes`` and ``channel_mean`` the same as ``extremes`` and the mean for each index of ``axis``.
     """
 
@@ -195,9 +195,9 @@ class _Writer:
         return node.outputs[0]
 
     def _constant(self, array: Array) -> ir.Value:
-        from accel.graph.prepare import graph_constant
+        from accel.graph.prepare import named_constant
 
-        return graph_constant(self._graph, "accel_probe_constant", array)
+        return named_constant(self._graph, f"accel_probe_constant_{len(self._graph.initializers)}", array)
 
     def _given(self, value: ir.Value) -> str:
         self._graph.outputs.append(value)

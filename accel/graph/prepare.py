@@ -150,15 +150,18 @@ def graph_constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.Data
         array: Its value, on the way in as NumPy has it.
         dtype: The type of ONNX where NumPy has none (INT4 and the like).
     """
+    values = {value.name for node in graph.all_nodes() for value in node.outputs} | {v.name for v in graph.inputs}
+    free, number = name, 1
+    while free in graph.initializers or free in values:
+        free, number = f"{name}_{number}", number + 1
+    return named_constant(graph, free, array, dtype)
+
+
+def named_constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None) -> ir.Value:
+    """Add an initializer under a name that is known to be free, which spares looking at every value of the graph."""
     import onnx_ir as ir
 
-    values = {value.name for node in graph.all_nodes() for value in node.outputs} | {v.name for v in graph.inputs}
-    taken = name
-    number = 1
-    while taken in graph.initializers or taken in values:
-        taken = f"{name}_{number}"
-        number += 1
-    tensor = ir.Tensor(array, name=taken) if dtype is None else ir.Tensor(array, dtype=dtype, name=taken)
-    value = ir.Value(name=taken, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = ir.Tensor(array, name=name) if dtype is None else ir.Tensor(array, dtype=dtype, name=name)
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

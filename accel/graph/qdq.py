@@ -10,7 +10,7 @@ import numpy as np
 
 from accel.graph.layers import Layer, constant, integer, layers
 from accel.graph.placement import MOVES, Placement, moved_from
-from accel.graph.prepare import BLOCK_OPSET, graph_constant
+from accel.graph.prepare import BLOCK_OPSET, named_constant
 from accel.numerics.scales import Granularity, Integers, Parameters, Scheme, dequantize, quantize
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _feed_apart(graph: ir.Graph, layer: Layer, label: str) -> None:
     if scale is None or zero is None:
         return
     each = [
-        graph_constant(graph, f"{label}_{what}", np.full(channels, part))
+        named_constant(graph, f"{label}_{what}", np.full(channels, part))
         for what, part in (("input_scale", scale), ("input_zero_point", zero))
     ]
     node = ir.Node("", "DequantizeLinear", [back.inputs[0], *each], [ir.AttrInt64("axis", 1)])
@@ -212,8 +212,8 @@ def _pair(
     """
     import onnx_ir as ir
 
-    scale = graph_constant(graph, f"{label}_scale", activation.parameters.scale)
-    zero = graph_constant(
+    scale = named_constant(graph, f"{label}_scale", activation.parameters.scale)
+    zero = named_constant(
         graph, f"{label}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
     )
     users = [
@@ -264,9 +264,9 @@ def _weigh(
     )
     if key not in shared:
         shared[key] = [
-            graph_constant(graph, f"{label}_weight_quantized", weight.integers),
-            graph_constant(graph, f"{label}_weight_scale", weight.parameters.scale),
-            graph_constant(
+            named_constant(graph, f"{label}_weight_quantized", weight.integers),
+            named_constant(graph, f"{label}_weight_scale", weight.parameters.scale),
+            named_constant(
                 graph, f"{label}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
             ),
         ]
@@ -275,8 +275,8 @@ def _weigh(
         scales = activation.parameters.scale.astype(np.float64) * weight.parameters.scale.astype(np.float64)
         rounded = np.rint(layer.bias.astype(np.float64) / scales).astype(np.int32)
         before = node.inputs[2]
-        bias = graph_constant(graph, f"{label}_bias_quantized", rounded)
-        scale = graph_constant(graph, f"{label}_bias_scale", scales.astype(np.float32))
+        bias = named_constant(graph, f"{label}_bias_quantized", rounded)
+        scale = named_constant(graph, f"{label}_bias_scale", scales.astype(np.float32))
         axis = 0 if scales.ndim else None
         node.replace_input_with(2, _dequantized(graph, node, [bias, scale], Granularity(axis), f"{label}_bias"))
         _drop(graph, before)

@@ -111,7 +111,7 @@ def calibrate(
 ) -> Calibrated:
     """Run a float graph on samples and choose a range for each value.
 
-    Each batch is reduced at once: the extremes in the graph, and a histogram of a part of the values, about 8,192 of each
+    Each batch is reduced at once: the extremes in the graph, and a histogram of a part of the values, about 4,096 of each
     row, taken at even distances that begin elsewhere each time.
 
     Args:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from accel.graph.layers import Layer
 from accel.graph.observe import Probe
-from accel.graph.prepare import graph_constant
+from accel.graph.prepare import named_constant
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def _beside(
 
     name = f"accel_beside_{node.name}"
     entry = node.inputs[0]
-    scale = graph_constant(graph, f"{name}_scale", activation.parameters.scale)
-    zero = graph_constant(graph, f"{name}_zero", activation.parameters.zero_point.astype(activation.scheme.dtype))
-    floats = graph_constant(graph, f"{name}_weight", weight.floats().astype(np.float32))
+    scale = named_constant(graph, f"{name}_scale", activation.parameters.scale)
+    zero = named_constant(graph, f"{name}_zero", activation.parameters.zero_point.astype(activation.scheme.dtype))
+    floats = named_constant(graph, f"{name}_weight", weight.floats().astype(np.float32))
 
     def add(operator: str, inputs: list[ir.Value | None], what: str, attributes: Iterable[ir.Attr] = ()) -> ir.Value:
         made = ir.Node("", operator, inputs, list(attributes))
