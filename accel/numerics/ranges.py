@@ -14,8 +14,8 @@ from accel.numerics.scales import Scheme
 Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 Range = tuple[float, float]
 
-_CANDIDATES = 48
-"""Bounds that are tried on each side."""
+_CANDIDATES = {"entropy": 10, "mse": 24}
+"""Bounds that are tried on each side, and as many again around the best; the squared error costs next to nothing."""
 _SHORTEST = 0.15
 """Share of an extreme that a range with the least squared error keeps at least."""
 _KEPT = 99.99
@@ -49,9 +49,17 @@ def choose(
         case "entropy":
             # The divergence hardly minds what saturates: without a floor it cuts off what small networks live by.
             floor = _percentile(histogram, low, high, _KEPT)
-            return _searched(histogram, low, high, scheme, _divergence, floor)
+            return _searched(histogram, low, high, scheme, _divergence, floor, _CANDIDATES["entropy"])
         case "mse":
-            return _searched(histogram, low, high, scheme, _squared_error, (low * _SHORTEST, high * _SHORTEST))
+            return _searched(
+                histogram,
+                low,
+                high,
+                scheme,
+                _squared_error,
+                (low * _SHORTEST, high * _SHORTEST),
+                _CANDIDATES["mse"],
+            )
         case _:
             assert_never(method)
 
@@ -89,24 +97,35 @@ class _Given:
 Cost = Callable[[_Given, float, float], float]
 
 
-def _searched(histogram: Histogram, low: float, high: float, scheme: Scheme, cost: Cost, floor: Range) -> Range:
+def _searched(
+    histogram: Histogram, low: float, high: float, scheme: Scheme, cost: Cost, floor: Range, trials: int
+) -> Range:
     """Shorten one side, then the other, and the first again, keeping what costs least; not within the floor."""
     if low == high or not histogram.counts.any():
         return low, high
     given = _Given(histogram, scheme)
     if scheme.symmetric:
-        largest, least = max(-low, high), max(-floor[0], floor[1])
-        bounds = np.linspace(largest, least, _CANDIDATES)  # of equals, the widest
-        best = float(bounds[int(np.argmin([cost(given, -bound, bound) for bound in bounds]))])
+        best = _least(lambda bound: cost(given, -bound, bound), max(-low, high), max(-floor[0], floor[1]), trials)
         return max(low, -best), min(high, best)
     chosen = [low, high]
     for side in (1, 0, 1):
-        if (low, high)[side] == 0.0:
-            continue
-        bounds = np.linspace((low, high)[side], floor[side], _CANDIDATES)
-        costs = [cost(given, chosen[0], bound) if side else cost(given, bound, chosen[1]) for bound in bounds]
-        chosen[side] = float(bounds[int(np.argmin(costs))])
+        if (low, high)[side] != 0.0:
+            chosen[side] = _least(
+                lambda bound, side=side: cost(given, *((chosen[0], bound) if side else (bound, chosen[1]))),  # type: ignore[misc]
+                (low, high)[side],
+                floor[side],
+                trials,
+            )
     return chosen[0], chosen[1]
+
+
+def _least(cost: Callable[[float], float], widest: float, floor: float, trials: int) -> float:
+    """The bound that costs least: of some at even distances, then of as many around the best of them."""
+    coarse = np.linspace(widest, floor, trials)  # of equals, the widest
+    best = int(np.argmin([cost(float(bound)) for bound in coarse]))
+    around = coarse[max(best - 1, 0)], coarse[min(best + 1, trials - 1)]
+    fine = np.array([coarse[best], *np.linspace(*around, trials)])
+    return float(fine[int(np.argmin([cost(float(bound)) for bound in fine]))])
 
 
 def _squared_error(given: _Given, low: float, high: float) -> float:
