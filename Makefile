@@ -9,10 +9,12 @@ PIP := $(RUN)/python -m pip --disable-pip-version-check
 HOST ?= 127.0.0.1
 PORT ?= 8000
 T ?= tests
+DATA ?= ../shared/data
+PEERS ?= $(RUN)/python
 
 .PHONY: help
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(VENV)/installed ## Make .venv with everything that the service needs
@@ -52,6 +54,10 @@ openapi: $(VENV)/installed ## Write openapi.json anew
 .PHONY: bench
 bench: $(VENV)/installed-test ## Measure the service against its goals
 	$(RUN)/python benchmarks/service.py
+
+.PHONY: bench-quantization
+bench-quantization: $(VENV)/installed-test ## Compare quantization with its peers (DATA=folder of models, PEERS=python that has them)
+	$(RUN)/python benchmarks/quantization.py --data $(DATA) --peers $(PEERS)
 
 .PHONY: clean
 clean: ## Remove .venv and what tools left behind

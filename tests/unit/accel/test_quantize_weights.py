@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from accel.context import Context
 from accel.errors import DataRequired, TechniqueFailed
+from accel.graph.inspect import summarize
 from accel.graph.load import load_proto, save
+from accel.techniques.optimize_graph import OptimizeGraph
 from accel.techniques.quantize_weights import QuantizeWeights
 from tests import models
 from tests.unit.accel.test_gram import Samples, random
@@ -370,3 +372,15 @@ def test_bad_weights_are_refused(tmp_path: Path) -> None:
 def test_blocks_that_the_kernel_does_not_take_are_refused_at_once(bits: int, block: int) -> None:
     with pytest.raises(ValidationError, match="MatMulNBits has kernels for"):
         QuantizeWeights(bits=bits, block_size=block, format="matmul_nbits")
+
+
+def test_optimizing_afterwards_keeps_the_integers(tmp_path: Path) -> None:
+    weight = random(64, 256)
+    proto = models.linear(weight)
+    unpacked, _ = apply(proto, tmp_path, format="unpack")
+    assert summarize(unpacked).quantized
+    again = ir.to_proto(OptimizeGraph().apply(ir.from_proto(unpacked), Context(tmp_path, 0, lambda *_: None)))
+    assert again.ByteSize() < 0.35 * weight.nbytes
+    assert "Cast" in operators(again)
+    with pytest.raises(TechniqueFailed, match="integers already"):
+        apply(again, tmp_path)
