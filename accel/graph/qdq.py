@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 _LIMIT = 2**30
 """Largest bias in steps of the products; as much again is left to their sum."""
 _ENDINGS = (
-    *(
-        f"{part}{what}"
-        for part in ("", "weight_", "bias_")
-        for what in ("scale", "zero_point", "quantized", "dequantized")
-    ),
-    *("input_scale", "input_zero_point", "input_dequantized", "before_quantization"),
+    *(f"{part}{what}" for part in ("", "weight_", "bias_") for what in ("scale", "zp", "q", "dq")),
+    *("input_scale", "input_zp", "input_dq", "float"),
 )
 """How the names of new values end."""
 _LONGEST = 48
@@ -139,10 +135,10 @@ def _feed_apart(graph: ir.Graph, layer: Layer, label: str) -> None:
         return
     each = [
         named_constant(graph, f"{label}_{what}", np.full(channels, part))
-        for what, part in (("input_scale", scale), ("input_zero_point", zero))
+        for what, part in (("input_scale", scale), ("input_zp", zero))
     ]
     node = ir.Node("", "DequantizeLinear", [back.inputs[0], *each], [ir.AttrInt64("axis", 1)])
-    node.outputs[0].name = f"{label}_input_dequantized"
+    node.outputs[0].name = f"{label}_input_dq"
     graph.insert_before(layer.node, node)
     layer.node.replace_input_with(0, node.outputs[0])
     if not back.outputs[0].uses() and not back.outputs[0].is_graph_output():
@@ -154,7 +150,7 @@ def _feed_copy(graph: ir.Graph, node: ir.Node, label: str) -> None:
     import onnx_ir as ir
 
     kept = ir.Node("", "Max", [node.inputs[0]])
-    kept.outputs[0].name = f"{label}_input_dequantized"
+    kept.outputs[0].name = f"{label}_input_dq"
     graph.insert_before(node, kept)
     node.replace_input_with(0, kept.outputs[0])
 
@@ -213,9 +209,7 @@ def _pair(
     import onnx_ir as ir
 
     scale = named_constant(graph, f"{label}_scale", activation.parameters.scale)
-    zero = named_constant(
-        graph, f"{label}_zero_point", activation.parameters.zero_point.astype(activation.scheme.dtype)
-    )
+    zero = named_constant(graph, f"{label}_zp", activation.parameters.zero_point.astype(activation.scheme.dtype))
     users = [
         (use.node, use.idx)
         for use in value.uses()
@@ -223,9 +217,9 @@ def _pair(
     ]
     quantized = ir.Node("", "QuantizeLinear", [value, scale, zero])
     back = ir.Node("", "DequantizeLinear", [quantized.outputs[0], scale, zero])
-    quantized.outputs[0].name = f"{label}_quantized"
+    quantized.outputs[0].name = f"{label}_q"
     result = back.outputs[0]
-    result.name = f"{label}_dequantized"
+    result.name = f"{label}_dq"
     result.type, result.shape = value.type, value.shape
     for node, position in users:
         node.replace_input_with(position, result)
@@ -241,7 +235,7 @@ def _pair(
 def _swap_output(graph: ir.Graph, value: ir.Value, result: ir.Value) -> None:
     name = value.name
     graph.outputs[graph.outputs.index(value)] = result
-    value.name, result.name = f"{name}_before_quantization", name
+    value.name, result.name = f"{name}_float", name
 
 
 def _weigh(
@@ -264,18 +258,16 @@ def _weigh(
     )
     if key not in shared:
         shared[key] = [
-            named_constant(graph, f"{label}_weight_quantized", weight.integers),
+            named_constant(graph, f"{label}_weight_q", weight.integers),
             named_constant(graph, f"{label}_weight_scale", weight.parameters.scale),
-            named_constant(
-                graph, f"{label}_weight_zero_point", weight.parameters.zero_point.astype(weight.scheme.dtype)
-            ),
+            named_constant(graph, f"{label}_weight_zp", weight.parameters.zero_point.astype(weight.scheme.dtype)),
         ]
     node.replace_input_with(1, _dequantized(graph, node, shared[key], weight.granularity, f"{label}_weight"))
     if layer.bias is not None and weight.granularity.block is None:
         scales = activation.parameters.scale.astype(np.float64) * weight.parameters.scale.astype(np.float64)
         rounded = np.rint(layer.bias.astype(np.float64) / scales).astype(np.int32)
         before = node.inputs[2]
-        bias = named_constant(graph, f"{label}_bias_quantized", rounded)
+        bias = named_constant(graph, f"{label}_bias_q", rounded)
         scale = named_constant(graph, f"{label}_bias_scale", scales.astype(np.float32))
         axis = 0 if scales.ndim else None
         node.replace_input_with(2, _dequantized(graph, node, [bias, scale], Granularity(axis), f"{label}_bias"))
@@ -294,7 +286,7 @@ def _dequantized(
     if granularity.block is not None:
         attributes.append(ir.AttrInt64("block_size", granularity.block))
     back = ir.Node("", "DequantizeLinear", inputs, attributes)
-    back.outputs[0].name = f"{label}_dequantized"
+    back.outputs[0].name = f"{label}_dq"
     back.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     back.outputs[0].shape = inputs[0].shape
     graph.insert_before(node, back)

@@ -619,11 +619,11 @@ def test_names_that_the_rewriting_would_give_may_be_taken(tmp_path: Path) -> Non
     made = [
         node("Relu", "x", "h"),
         node("Sigmoid", "h", "h_scale"),
-        node("Sigmoid", "h_scale", "h_quantized"),
-        node("Sigmoid", "h_quantized", "h_dequantized"),
+        node("Sigmoid", "h_scale", "h_q"),
+        node("Sigmoid", "h_q", "h_dq"),
         node("MatMul", "h w", "p"),
-        node("Sigmoid", "h_dequantized", "make_p_weight_scale"),
-        node("Concat", "p make_p_weight_scale h_dequantized h_scale h_quantized", "y", axis=1),
+        node("Sigmoid", "h_dq", "make_p_weight_scale"),
+        node("Concat", "p make_p_weight_scale h_dq h_scale h_q", "y", axis=1),
     ]
     result = rewritten(build(made, ["n", 16], {"w": weights(16, 4)}), tmp_path)
     assert result.noise() > 28
