@@ -15,7 +15,7 @@ from accel.numerics.bias import moved
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from accel.graph.qdq import QuantizedLayer
+    from accel.graph.quantized import QuantizedLayer
 
 Floats = npt.NDArray[np.floating]
 

@@ -147,6 +147,18 @@ def _after_activation(value: ir.Value) -> ir.Value:
     return node.outputs[0]
 
 
+def chosen(graph: ir.Graph, include: Sequence[str], exclude: Sequence[str]) -> set[str]:
+    """Names of the nodes that ``include`` chooses (all, if it is empty) and ``exclude`` does not.
+
+    Raises:
+        TechniqueFailed: A pattern chooses nothing; the hint has similar names.
+    """
+    operators = {str(node.name): node.op_type for node in graph}
+    names = list(operators)
+    wanted = matching(names, include, operators) if include else set(names)
+    return wanted - matching(names, exclude, operators)
+
+
 def matching(names: Sequence[str], patterns: Sequence[str], operators: dict[str, str] | None = None) -> set[str]:
     """The names that patterns choose; ``*`` and ``?`` stand for parts of a name.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from accel.graph.layers import constant, integer
 from accel.graph.prepare import graph_constant
-from accel.graph.qdq import QuantizedLayer, quantized_layers
+from accel.graph.quantized import QuantizedLayer, quantized_layers
 from accel.numerics.saturation import HIGH, LOW, Bytes, Pairs, Weights, Window, pairs_at_risk
 
 if TYPE_CHECKING:

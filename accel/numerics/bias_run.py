@@ -16,7 +16,7 @@ from accel.graph.biases import Unmovable, add_to_bias
 from accel.graph.chains import output_channels
 from accel.graph.layers import Layer
 from accel.graph.observe import Observed, Probe, observe
-from accel.graph.qdq import quantized_layers
+from accel.graph.quantized import quantized_layers
 from accel.graph.rescale import bias_slot, by_channel
 from accel.graph.stepwise import Stepwise
 from accel.numerics.bias import expected_shift, mean_error

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from accel.context import Tell
 from accel.errors import BadDataset
 from accel.graph.load import save
-from accel.graph.qdq import quantized_layers
+from accel.graph.quantized import quantized_layers
 from accel.graph.saturating import Exposure, exposure, saturating
 from accel.numerics.saturation import Bytes, Pairs, pairs_at_risk, safe_in_any_order
 from accel.runtimes.onnxruntime import Session, open_session

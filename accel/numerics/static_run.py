@@ -12,7 +12,8 @@ import numpy.typing as npt
 from accel.context import Calibration, Context
 from accel.errors import TechniqueFailed
 from accel.evaluation.contract import Contract
-from accel.graph.layers import Layer, layers, matching
+from accel.graph.layers import Layer, layers
+from accel.graph.layers import chosen as names_chosen
 from accel.graph.load import copied, save
 from accel.graph.observe import observe
 from accel.graph.placement import place
@@ -332,11 +333,8 @@ def choose_layers(
         TechniqueFailed: There are none, or a pattern matches nothing.
     """
     found = layers(model.graph, operators)
-    kinds = {str(node.name): node.op_type for node in model.graph}
-    names = list(kinds)
-    left_out = matching(names, exclude, kinds)
-    wanted = matching(names, include, kinds) if include else set(names)
-    chosen = [layer for layer in found if layer.name in wanted and layer.name not in left_out]
+    wanted = names_chosen(model.graph, include, exclude)
+    chosen = [layer for layer in found if layer.name in wanted]
     if chosen:
         return chosen
     if found:
@@ -344,7 +342,7 @@ def choose_layers(
             "`include` and `exclude` leave no layer to quantize.",
             hint=f"The layers are {', '.join(layer.name for layer in found[:12])}.",
         )
-    types = sorted(set(kinds.values()))
+    types = sorted({node.op_type for node in model.graph})
     raise TechniqueFailed(
         f"The model has no {' or '.join(operators)} with a constant weight outside of sub-graphs.",
         hint=f"It has {', '.join(types[:12])}.",

@@ -46,7 +46,7 @@ class BiasCorrection(Technique):
         from accel.errors import TechniqueFailed
         from accel.graph.layers import layers
         from accel.graph.prepare import prepare
-        from accel.graph.qdq import quantized_layers
+        from accel.graph.quantized import quantized_layers
         from accel.numerics.bias_run import BiasRun
 
         calibration = context.calibration("bias_correction")

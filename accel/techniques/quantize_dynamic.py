@@ -108,12 +108,9 @@ class QuantizeDynamic(Technique):
         return ready
 
     def _wanted(self, graph: onnx_ir.Graph) -> set[str]:
-        from accel.graph.layers import matching
+        from accel.graph.layers import chosen
 
-        operators = {str(node.name): node.op_type for node in graph}
-        names = list(operators)
-        included = matching(names, self.include, operators) if self.include else set(names)
-        return included - matching(names, self.exclude, operators)
+        return chosen(graph, self.include, self.exclude)
 
 
 def _alone(tables: list[Embedding], chosen: list[Layer]) -> tuple[list[Embedding], list[str]]:

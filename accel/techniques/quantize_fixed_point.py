@@ -104,12 +104,9 @@ class QuantizeFixedPoint(Technique):
 
         from accel.errors import TechniqueFailed
         from accel.graph.dynamic import embeddings
-        from accel.graph.layers import layers, matching
+        from accel.graph.layers import chosen, layers
 
-        operators = {str(node.name): node.op_type for node in graph}
-        names = list(operators)
-        wanted = matching(names, self.include, operators) if self.include else set(names)
-        wanted -= matching(names, self.exclude, operators)
+        wanted = chosen(graph, self.include, self.exclude)
         found = []
         for layer in layers(graph):
             found.append((layer.node, 1, layer.weight))

@@ -130,13 +130,10 @@ class QuantizeWeights(Technique):
         import numpy as np
 
         from accel.errors import TechniqueFailed
-        from accel.graph.layers import matching
+        from accel.graph.layers import chosen as names_chosen
         from accel.graph.weights_only import targets, worth
 
-        operators = {str(node.name): node.op_type for node in graph}
-        names = list(operators)
-        wanted = matching(names, self.include, operators) if self.include else set(names)
-        wanted -= matching(names, self.exclude, operators)
+        wanted = names_chosen(graph, self.include, self.exclude)
         found = [t for t in targets(graph, embeddings=self.embeddings) if str(t.node.name) in wanted]
         chosen = [target for target in found if worth(target, self.bits, self.block_size)]
         if not chosen:

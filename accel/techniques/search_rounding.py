@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from accel.context import Context
     from accel.graph.layers import Layer
-    from accel.graph.qdq import QuantizedLayer, QuantizedWeight
+    from accel.graph.qdq import QuantizedWeight
+    from accel.graph.quantized import QuantizedLayer
     from accel.numerics.gram import Gram
     from accel.numerics.scales import Float32
     from accel.report_quantization import LayerReport
@@ -95,7 +96,7 @@ class SearchRounding(Technique):
 
         from accel.errors import TechniqueFailed
         from accel.graph.prepare import prepare
-        from accel.graph.qdq import quantized_layers
+        from accel.graph.quantized import quantized_layers
         from accel.numerics.gram import grams
         from accel.report_quantization import QuantizationReport
 
@@ -191,7 +192,7 @@ def _granularity(weight: QuantizedWeight) -> Literal["tensor", "channel", "block
 def _pairs(reference: onnx_ir.Graph, quantized: onnx_ir.Graph) -> tuple[list[_Pair], list[str]]:
     """Each weight's integers with the float layers that read the same weight, and the names of layers without such."""
     from accel.graph.layers import layers
-    from accel.graph.qdq import quantized_layers
+    from accel.graph.quantized import quantized_layers
     from accel.numerics.gram import measurable
     from accel.numerics.scales import noise_db
 

@@ -20,7 +20,8 @@ from accel.errors import DataRequired, TechniqueFailed
 from accel.graph.layers import layers
 from accel.graph.placement import place
 from accel.graph.prepare import prepare
-from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert, quantized_layers
+from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
+from accel.graph.quantized import quantized_layers
 from accel.graph.stepwise import Stepwise
 from accel.numerics.bias import expected_shift, mean_error, moved
 from accel.numerics.calibration import calibrate

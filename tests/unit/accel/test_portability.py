@@ -17,7 +17,8 @@ from accel.errors import BadDataset
 from accel.graph.layers import layers
 from accel.graph.placement import place
 from accel.graph.prepare import prepare
-from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert, quantized_layers
+from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
+from accel.graph.quantized import quantized_layers
 from accel.graph.saturating import Exposure, exposure, saturating
 from accel.numerics.calibration import calibrate
 from accel.numerics.portability import Effect, certify, effect

@@ -17,7 +17,8 @@ from accel.errors import TechniqueFailed
 from accel.graph.layers import layers
 from accel.graph.placement import Placement, place
 from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare
-from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert, quantized_layers
+from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
+from accel.graph.quantized import quantized_layers
 from accel.numerics.scales import (
     ACTIVATIONS,
     WEIGHTS,

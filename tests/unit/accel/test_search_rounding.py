@@ -13,7 +13,7 @@ from onnx import helper
 
 from accel.context import Context
 from accel.errors import DataRequired, TechniqueFailed
-from accel.graph.qdq import quantized_layers
+from accel.graph.quantized import quantized_layers
 from accel.techniques.quantize_static import QuantizeStatic
 from accel.techniques.quantize_weights import QuantizeWeights
 from accel.techniques.search_rounding import SearchRounding
@@ -104,7 +104,7 @@ def test_only_integers_change_and_stay_in_the_range_that_is_in_use(tmp_path: Pat
     assert changed
     one, two = ir.to_proto(model), ir.to_proto(result)
     assert [n.SerializeToString() for n in one.graph.node] == [n.SerializeToString() for n in two.graph.node]
-    others = [{t.name: t for t in p.graph.initializer if "weight_quantized" not in t.name} for p in (one, two)]
+    others = [{t.name: t for t in p.graph.initializer if "weight_q" not in t.name} for p in (one, two)]
     assert others[0] == others[1]
 
 
