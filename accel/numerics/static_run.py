@@ -231,12 +231,17 @@ class StaticRun:
             )
 
     def make_portable(self) -> None:
-        """Give 7-bit weights to the layers that saturate on the samples."""
+        """Give 7-bit weights to the layers that saturate on the samples, until none does."""
         scheme = replace(self.settings.weights, bits=min(7, self.settings.weights.bits))
-        risky = set(self._certified(self.build()).named("at_risk"))
-        for layer in self.static.chosen:
-            if layer.name in risky:
-                self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
+        while True:
+            # What feeds a layer changes with the layers before it, so that another may saturate then.
+            risky = set(self._certified(self.build()).named("at_risk")) - set(self.weights)
+            if not risky:
+                return
+            for layer in self.static.chosen:
+                if layer.name in risky:
+                    self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
+            self._seen = None
 
     def _certified(self, model: ir.Model) -> Certificate:
         return certify(model, self._few(), self.context.workspace, tell=self.context.progress)
