@@ -38,6 +38,16 @@ class Chooser:
         """What the float model gives."""
         return self._watch(self.model)
 
+    @property
+    def bound(self) -> float:
+        """The loss on these rows with which a contract is taken for kept: half of what it allows, and one sample in any case.
+
+        Half, since the contract is judged on other rows and as surely as it asks; one sample, since few rows cannot tell less.
+        """
+        if self.contract is None:
+            raise ValueError("there is no contract")
+        return max(self.contract.max_drop / 2, min(self.contract.max_drop, 1 / max(len(self.trial), 1)))
+
     def difference(self, candidate: ir.Model) -> Difference:
         """How far the outputs of a candidate are from the float model's."""
         return differ(self.reference, self._watch(candidate))

@@ -183,17 +183,20 @@ class StaticRun:
         best = min(losses, key=lambda method: losses[method])
         self.settings = replace(self.settings, method=best)
 
-    def keep(self, bound: float, *, stay: Stay = "float") -> None:
-        """Find the smallest set of layers that must stay in float so that the loss is within a bound.
+    def keep(self, noise_bound: float | None, *, stay: Stay = "float") -> None:
+        """Find the smallest set of layers that must stay in float so that the contract is kept, or the outputs' noise small.
 
         Before any layer is given up, the other ways of choosing ranges are tried.
 
         Args:
-            bound: The loss, in the unit that the chooser measures it in.
+            noise_bound: Noise over signal of the outputs that is accepted where there is no contract.
             stay: What these layers stay in: float, or integers with 16-bit activations.
         """
         chooser = self.chooser
         if chooser is None:
+            return
+        bound = chooser.bound if chooser.contract is not None else noise_bound
+        if bound is None:
             return
         known: dict[frozenset[str], float] = {}
 

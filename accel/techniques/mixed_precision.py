@@ -28,7 +28,8 @@ class MixedPrecision(Technique):
 
     contract: Contract = Field(
         Contract(),
-        description="Bound on the loss. Half of it is kept on the rows that layers are chosen by; it is judged on others.",
+        description="Bound on the loss. Half of it (one sample in any case) is kept on the rows that layers are chosen by; it is "
+        "judged on others.",
     )
     samples: int = Field(100, ge=1, le=100_000, description="Rows of the dataset to measure ranges on, at most.")
     calibration: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = Field(
@@ -80,7 +81,7 @@ class MixedPrecision(Technique):
         )
         if self.calibration == "auto":
             run.choose_method()
-        run.keep(self.contract.max_drop / 2, stay=self.sensitive_layers)
+        run.keep(None, stay=self.sensitive_layers)
         result = run.finish(diagnose=True)
         names = sorted(run.wide or run.in_float)
         context.note(

@@ -150,10 +150,7 @@ class QuantizeStatic(Technique):
         )
         if self.calibration == "auto":
             run.choose_method()
-        if self.contract is not None:
-            run.keep(self.contract.max_drop / 2)
-        elif self.keep_snr_db is not None:
-            run.keep(10 ** (-self.keep_snr_db / 10))
+        run.keep(None if self.keep_snr_db is None else 10 ** (-self.keep_snr_db / 10))
         if self.portable:
             run.make_portable()
         return run.finish(diagnose=self.diagnose)
