@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ from accel.technique import Technique
 if TYPE_CHECKING:
     import onnx_ir
 
+_NAMED = 3
+"""Layers that are proposed to stay in float where a step has not found them itself."""
 _SAMPLES = 2_000
 """Rows that a result is compared with its parent on; a contract is judged on the whole split."""
 
@@ -67,6 +70,10 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         tell("comparing", number - 1, len(request.steps), label)
         found = _proved(trial, result, step.tag(), watched)
         summary = summarize(load_proto(result))
+        quantization = samples.examined(before, context, workspace)
+        verdict = trial.verdict(step.promise, first, found)
+        if verdict is not None and verdict.outcome == "not_met":
+            context.note(_fallback(quantization))
         steps.append(
             StepReport(
                 technique=step.tag(),
@@ -77,8 +84,8 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
                 seconds=seconds,
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 comparison=trial.compare(path, watched, result, found),
-                quantization=samples.examined(before, context, workspace),
-                verdict=trial.verdict(step.promise, first, found),
+                quantization=quantization,
+                verdict=verdict,
                 notes=tuple(context.notes),
             )
         )
@@ -159,6 +166,17 @@ class _Samples:
             *compare_answers(division.calibration, model, used, workspace),
         )
         return report.model_copy(update={"findings": (*found, *report.findings)})
+
+
+def _fallback(report: QuantizationReport | None) -> str:
+    """What would lose less than a result that breaks its contract."""
+    names = report.fallback if report is not None else ()
+    if not names and report is not None:
+        known = [layer for layer in report.layers if layer.weight_bits is not None and layer.weight_snr_db is not None]
+        names = tuple(layer.name for layer in sorted(known, key=lambda layer: layer.weight_snr_db or 0.0)[:_NAMED])
+    if not names:
+        return "The contract is not met. Use more bits, or convert_float16."
+    return f'The contract is not met. This would lose less: {{"exclude": {json.dumps(list(names))}}}.'
 
 
 def _contracts(request: CompressRequest) -> list[Contract]:

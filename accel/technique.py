@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from accel.evaluation.contract import Contract
 
 if TYPE_CHECKING:
     import onnx_ir
 
     from accel.context import Context
-    from accel.evaluation.contract import Contract
 
 
 class Technique(BaseModel, ABC):
@@ -43,6 +44,8 @@ class Technique(BaseModel, ABC):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        if "technique" not in cls.model_fields:  # a base of techniques
+            return
         if cls.tag() in Technique.known:
             raise TypeError(f"two techniques are called {cls.tag()!r}")
         Technique.known[cls.tag()] = cls
@@ -60,3 +63,18 @@ class Technique(BaseModel, ABC):
         Raises:
             TechniqueFailed: the technique does not fit this model; the message names the node or tensor.
         """
+
+
+class Quantizing(Technique):
+    """A technique whose result may lose quality, and can be held to a contract of its own."""
+
+    contract: Contract | None = Field(
+        None,
+        description="Bound on the loss of this step's result, judged on the file loaded again, on rows that nothing was "
+        "calibrated on or chosen by. The report says `met`, `not_met` with what would lose less, or `inconclusive`.",
+    )
+
+    @property
+    def promise(self) -> Contract | None:
+        """The contract of this step."""
+        return self.contract

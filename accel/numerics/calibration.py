@@ -26,6 +26,7 @@ Array = npt.NDArray[np.generic]
 
 _MOMENTUM = 0.9
 _FIRST_CHECK = 16
+_NOTHING = np.empty(0, np.float32)
 _PRIME = 1_000_003
 """Distance between the places where samples of successive batches begin."""
 
@@ -107,6 +108,7 @@ def calibrate(
     workspace: Path,
     percentile: float = 99.999,
     tolerance: float = 0.0,
+    sampled: bool = True,
     total: int | None = None,
     tell: Tell = lambda *_: None,
 ) -> Calibrated:
@@ -123,6 +125,7 @@ def calibrate(
         scheme: The integers that activations are mapped to.
         workspace: Folder for the instrumented graph.
         percentile: Share of values in percent that ``percentile`` keeps.
+        sampled: Whether values are counted, which ``minmax`` and ``moving_average`` can do without.
         tolerance: Stop when the number of samples doubled and no scale moved by more than this share; 0 never stops early.
         total: Samples that will come, for the progress.
         tell: Told of the progress.
@@ -132,7 +135,7 @@ def calibrate(
     """
     rectified = _rectified(model)
     bounds = {value: Probe(value, "maximum" if value in rectified else "extremes") for value in values}
-    probes = [*bounds.values(), *(Probe(value, "sample") for value in values)]
+    probes = [*bounds.values(), *(Probe(value, "sample") for value in values if sampled)]
     statistics = Statistics({value: TensorStatistics() for value in values})
     curve: list[Settling] = []
     check, before, observed, settled = _FIRST_CHECK, None, None, False
@@ -147,7 +150,7 @@ def calibrate(
         for value, seen in statistics.tensors.items():
             extremes = found[bounds[value]]
             low, high = (0.0, float(extremes[-1])) if value in rectified else map(float, extremes)
-            (sample,) = found[Probe(value, "sample")]
+            (sample,) = found[Probe(value, "sample")] if sampled else (_NOTHING,)
             seen.add(low, high, sample.astype(np.float32, copy=False))
         statistics.samples += max((len(array) for array in batch.values() if array.ndim), default=1)
         tell("calibrating", statistics.samples, total, "")

@@ -67,6 +67,10 @@ class StaticModel:
             self._activations[key] = QuantizedActivation(parameters(low, high, scheme), scheme)
         return self._activations[key]
 
+    def forget(self) -> None:
+        """Choose ranges anew, from other statistics."""
+        self._activations.clear()
+
     def entering(self, layer: Layer, settings: Settings, scheme: Scheme | None = None) -> QuantizedActivation:
         """How the input of a layer is quantized."""
         return self.activation(self.placement.ranges[str(layer.input.name)], settings, scheme)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ from accel.report_quantization import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import onnx_ir as ir
 
@@ -64,6 +65,8 @@ class StaticRun:
     chooser: Chooser | None
     in_float: dict[str, str]
     """Why each layer that stays in float does so."""
+    count: Callable[[], Calibrated] | None
+    """Calibrates again and counts values, where only extremes were looked at; None where they are counted."""
     weights: dict[str, QuantizedWeight] = field(default_factory=dict)
     """Weights that are other than the settings say."""
     wide: frozenset[str] = frozenset()
@@ -86,9 +89,12 @@ class StaticRun:
         samples: int,
         tolerance: float,
         contract: Contract | None,
+        sampled: bool,
         stay: Stay = "float",
     ) -> StaticRun:
         """Prepare the graph, find its layers, and measure their activations.
+
+        Without ``sampled`` only extremes are looked at, and values are counted when another way to choose ranges is tried.
 
         Raises:
             TechniqueFailed: The model is quantized already, has nothing to quantize, or a pattern matches nothing.
@@ -101,18 +107,23 @@ class StaticRun:
         context.notes.extend(notes)
         chosen = choose_layers(ready, operators, include, exclude)
         placement = place(chosen)
-        found = calibrate(
-            ready,
-            placement.measured,
-            data.batches(samples, data.batch_size(_LARGEST_BATCH)),
-            method=settings.method,
-            scheme=settings.activations,
-            workspace=context.workspace,
-            percentile=settings.percentile,
-            tolerance=tolerance,
-            total=samples,
-            tell=context.progress,
-        )
+
+        def measured(*, sampled: bool) -> Calibrated:
+            return calibrate(
+                ready,
+                placement.measured,
+                data.batches(samples, data.batch_size(_LARGEST_BATCH)),
+                method=settings.method,
+                scheme=settings.activations,
+                workspace=context.workspace,
+                percentile=settings.percentile,
+                tolerance=tolerance,
+                sampled=sampled,
+                total=samples,
+                tell=context.progress,
+            )
+
+        found = measured(sampled=sampled)
         kept, broken = measurable(chosen, found.statistics, placement)
         if not kept:
             raise TechniqueFailed(
@@ -124,7 +135,8 @@ class StaticRun:
         if context.selection is not None:
             chooser = Chooser(ready, context.selection, context.workspace, contract)
         reasons = dict.fromkeys(broken, "Its activations hold values that are not finite.")
-        return cls(context, data, static, settings, found, chooser, reasons)
+        again = None if sampled else partial(measured, sampled=True)
+        return cls(context, data, static, settings, found, chooser, reasons, again)
 
     @property
     def noise(self) -> Mapping[str, float]:
@@ -174,6 +186,10 @@ class StaticRun:
         chooser = self.chooser
         if chooser is None:
             return
+        if self.count is not None:
+            self.calibrated, self.count = self.count(), None
+            self.static.statistics = self.calibrated.statistics
+            self.static.forget()
         methods = dict.fromkeys((self.settings.method, *_METHODS))
         losses = {}
         for number, method in enumerate(methods):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from accel.evaluation.contract import Contract
-from accel.technique import Technique
+from accel.technique import Quantizing
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from accel.context import Context
 
 
-class MixedPrecision(Technique):
+class MixedPrecision(Quantizing):
     """Quantize like quantize_static, and keep the smallest set of layers in float with which the contract is kept.
 
     How much error each layer makes by itself is measured in one pass over shared activations; then whole files are tried on
@@ -55,11 +55,6 @@ class MixedPrecision(Technique):
         """It always does."""
         return True
 
-    @property
-    def promise(self) -> Contract | None:
-        """The contract of this step."""
-        return self.contract
-
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Calibrate once, rank the layers, and search for the smallest set that must stay."""
         import json
@@ -77,6 +72,7 @@ class MixedPrecision(Technique):
             samples=self.samples,
             tolerance=self.tolerance,
             contract=self.contract,
+            sampled=self.calibration not in {"minmax", "moving_average"},
             stay=self.sensitive_layers,
         )
         if self.calibration == "auto":

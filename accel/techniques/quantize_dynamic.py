@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from accel.technique import Technique
+from accel.technique import Quantizing
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -21,7 +21,7 @@ _FLOAT_ONLY = ("ConvTranspose", "GRU", "RNN")
 """Operators with weights that no runtime computes in integers this way."""
 
 
-class QuantizeDynamic(Technique):
+class QuantizeDynamic(Quantizing):
     """Store weights of matrix products and embeddings in 8 bits, quantize activations while running. Needs no data.
 
     Good for transformers and fully connected networks. The range of an activation is that of the batch it is in, so

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from accel.technique import Technique
+from accel.technique import Quantizing
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -33,7 +33,7 @@ class _Use:
         return str(self.node.name)
 
 
-class QuantizeFixedPoint(Technique):
+class QuantizeFixedPoint(Quantizing):
     """Store weights as fixed-point numbers: each weight w becomes the integer round(w * 2^b), with saturation.
 
     One step size, 2^-b, serves the whole model, so that layers with small weights lose most: a scale of its own for

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from accel.evaluation.contract import Contract
-from accel.technique import Technique
+from accel.technique import Quantizing
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
     from accel.context import Context
 
 
-class QuantizeStatic(Technique):
+class QuantizeStatic(Quantizing):
     """Store weights and compute in 8 bits, with the ranges of activations measured on samples of the dataset.
 
     A quarter of the size, and mostly the fastest file on processors. The defaults are what runs fastest and everywhere:
     unsigned activations, signed weights with a scale for each output channel, convolutions and matrix products only. Layers
-    that would break the model stay in float, and the report names them. Models of a few microseconds gain nothing: keep them.
+    that would break the model stay in float, and the report names them; with a contract, as many as keep it. Models of a few microseconds gain nothing: keep them.
     """
 
     technique: Literal["quantize_static"] = "quantize_static"
@@ -103,20 +102,11 @@ class QuantizeStatic(Technique):
         description="Look at each layer by itself, and report its noise, its channels, and whether it is the same on every "
         "processor. Takes about as long as calibrating.",
     )
-    contract: Contract | None = Field(
-        None,
-        description="Bound on the loss. Layers are left in float until it is kept, on rows set apart; then it is judged.",
-    )
 
     @property
     def chooses(self) -> bool:
         """Candidates are compared where there is something to choose."""
         return self.calibration == "auto" or self.keep_snr_db is not None or self.contract is not None
-
-    @property
-    def promise(self) -> Contract | None:
-        """The contract of this step."""
-        return self.contract
 
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Calibrate, choose ranges, leave in float what breaks the model, and rewrite the graph."""
@@ -147,6 +137,7 @@ class QuantizeStatic(Technique):
             samples=self.samples,
             tolerance=self.tolerance,
             contract=self.contract,
+            sampled=self.calibration not in {"minmax", "moving_average"},
         )
         if self.calibration == "auto":
             run.choose_method()

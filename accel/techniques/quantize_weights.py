@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from accel.technique import Technique
+from accel.technique import Quantizing
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -25,7 +25,7 @@ _NAMED = 5
 _BYTE = 8
 
 
-class QuantizeWeights(Technique):
+class QuantizeWeights(Quantizing):
     """Store weights in 2 to 8 bits and compute in float: a file of a quarter to a tenth of the size, activations untouched.
 
     The safest way to a small file. Speed stays what it was, except for large matrix products, which read the integers and get

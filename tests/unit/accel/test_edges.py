@@ -282,6 +282,28 @@ def test_a_step_keeps_its_own_contract(bench: Bench) -> None:
     refused("dataset_required", "contract is judged on data", lambda: bench.compress(models.constant_mlp(), None, step))
 
 
+@pytest.mark.parametrize(
+    "technique", ["quantize_dynamic", "quantize_weights", "quantize_fixed_point", "quantize_static"]
+)
+def test_every_quantizing_step_takes_a_contract_and_says_what_would_lose_less(bench: Bench, technique: str) -> None:
+    chance = np.random.default_rng(8)
+    features = chance.standard_normal((400, 16)).astype(np.float32)
+    (scores,) = models.run(models.constant_mlp(), {"x": features}).values()
+    arrays = {"x_train": features[:100], "x_test": features[100:]}
+    arrays |= {"y_train": scores[:100].argmax(1), "y_test": scores[100:].argmax(1)}
+    bits = {"quantize_weights": {"bits": 2, "method": "nearest"}, "quantize_fixed_point": {"fraction_bits": 0}}
+    harsh = {"quantize_static": {"weight_bits": 2, "keep_snr_db": None}} | bits
+    step = {"technique": technique, **harsh.get(technique, {}), "contract": {"metric": "agreement", "max_drop": 0.0001}}
+    report, _ = bench.compress(models.constant_mlp(), arrays, step)
+    verdict = report.steps[0].verdict
+    assert verdict is not None
+    lost = [note for note in report.steps[0].notes if "would lose less" in note]
+    assert bool(lost) == (verdict.outcome == "not_met")
+    if technique in bits:
+        assert verdict.outcome == "not_met"
+        assert '"exclude": [' in lost[0]
+
+
 def test_compressing_twice_gives_the_same_bytes_and_figures(bench: Bench) -> None:
     arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
     steps = ({"technique": "optimize_graph"}, {"technique": "quantize_static", "samples": 8})
