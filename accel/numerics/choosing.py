@@ -40,13 +40,13 @@ class Chooser:
 
     @property
     def bound(self) -> float:
-        """The loss on these rows with which a contract is taken for kept: half of what it allows, and one sample in any case.
+        """The loss on these rows with which a contract is taken for kept: half of what it allows.
 
-        Half, since the contract is judged on other rows and as surely as it asks; one sample, since few rows cannot tell less.
+        Half, since the contract is judged on other rows, and as surely as it asks.
         """
         if self.contract is None:
             raise ValueError("there is no contract")
-        return max(self.contract.max_drop / 2, min(self.contract.max_drop, 1 / max(len(self.trial), 1)))
+        return self.contract.max_drop / 2
 
     def difference(self, candidate: ir.Model) -> Difference:
         """How far the outputs of a candidate are from the float model's."""
