@@ -66,8 +66,19 @@ class Technique(BaseModel, ABC):
 
 
 class Quantizing(Technique):
-    """A technique whose result may lose quality, and can be held to a contract of its own."""
+    """A technique that stores numbers in fewer bits: of chosen nodes, and held to a contract of its own if asked."""
 
+    include: tuple[str, ...] = Field(
+        (),
+        max_length=1000,
+        description="Quantize these nodes only: names, operators, or patterns where * and ? stand for parts of a name. All, "
+        "if left out.",
+    )
+    exclude: tuple[str, ...] = Field(
+        (),
+        max_length=1000,
+        description="Nodes to leave in float: names, operators, or patterns where * and ? stand for parts of a name.",
+    )
     contract: Contract | None = Field(
         None,
         description="Bound on the loss of this step's result, judged on the file loaded again, on rows that nothing was "

@@ -45,9 +45,6 @@ class MixedPrecision(Quantizing):
         description="What the sensitive layers get: float, or integers with 16-bit activations, for hardware that has them "
         "(processors compute these in float).",
     )
-    exclude: tuple[str, ...] = Field(
-        (), description="Nodes that stay in float in any case, by name, pattern, or operator.", max_length=1000
-    )
 
     @property
     def chooses(self) -> bool:
@@ -66,7 +63,7 @@ class MixedPrecision(Quantizing):
             context,
             Settings(method="minmax" if self.calibration == "auto" else self.calibration),
             operators=("Conv", "Gemm", "MatMul"),
-            include=(),
+            include=self.include,
             exclude=self.exclude,
             samples=self.samples,
             tolerance=self.tolerance,

@@ -53,16 +53,6 @@ class QuantizeDynamic(Quantizing):
         description="Quantize LSTM too, by an operator that only ONNX Runtime has: the file runs nowhere else. Its "
         "state is quantized at each step, so compare the accuracy on long sequences. GRU has no integer form.",
     )
-    include: tuple[str, ...] = Field(
-        (),
-        description="Quantize these nodes only: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
-    exclude: tuple[str, ...] = Field(
-        (),
-        description="Nodes to leave in float: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
 
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Rewrite the chosen nodes of a prepared copy."""

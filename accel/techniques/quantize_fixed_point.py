@@ -58,16 +58,6 @@ class QuantizeFixedPoint(Quantizing):
     )
     biases: bool = Field(False, description="Store the biases of the layers in the same way.")
     embeddings: bool = Field(False, description="Store tables that rows are looked up in (Gather) in the same way.")
-    include: tuple[str, ...] = Field(
-        (),
-        description="Quantize these nodes only: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
-    exclude: tuple[str, ...] = Field(
-        (),
-        description="Nodes to leave in float: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
 
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Round, saturate, and put a DequantizeLinear behind each weight."""

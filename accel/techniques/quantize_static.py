@@ -77,16 +77,6 @@ class QuantizeStatic(Quantizing):
         description="Store weights that no kernel multiplies as integers (embeddings, LSTM, GRU, RNN) in 8 bits too: a smaller "
         "file at the same speed, since they are floats again once it is loaded.",
     )
-    include: tuple[str, ...] = Field(
-        (),
-        description="Only these nodes, by name; * and ? stand for parts of a name. All, if left out.",
-        max_length=1000,
-    )
-    exclude: tuple[str, ...] = Field(
-        (),
-        description="Nodes to leave in float, by name, pattern, or operator.",
-        max_length=1000,
-    )
     keep_snr_db: float | None = Field(
         15.0,
         description="If the signal-to-noise ratio of the outputs falls below this, in decibels, the smallest set of layers "

@@ -65,16 +65,6 @@ class QuantizeWeights(Quantizing):
     )
     embeddings: bool = Field(True, description="Store tables that rows are looked up in (Gather) in the same way.")
     samples: int = Field(128, ge=1, le=100_000, description="Rows of the dataset that `gptq` uses, at most.")
-    include: tuple[str, ...] = Field(
-        (),
-        description="Quantize these nodes only: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
-    exclude: tuple[str, ...] = Field(
-        (),
-        description="Nodes to leave in float: names, operators, or patterns where * and ? stand for parts of a name.",
-        max_length=1000,
-    )
 
     @model_validator(mode="after")
     def _kernel_exists(self) -> Self:
