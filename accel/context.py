@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +29,11 @@ class Calibration(Protocol):
 
     def batch_size(self, largest: int) -> int:
         """Rows that are best taken at a time, ``largest`` at most."""
+
+
+def rows_in(batch: Mapping[str, npt.NDArray[np.generic]]) -> int:
+    """Rows of a batch; what is fed as a constant may have fewer."""
+    return max((len(array) for array in batch.values() if array.ndim), default=1)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from accel.context import rows_in
 from accel.errors import TechniqueFailed
 from accel.graph.load import save
 from accel.runtimes.onnxruntime import Session, open_session
@@ -82,7 +83,7 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
     graph = copy.graph
     values = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
     graph.outputs.clear()
-    rows = max((len(array) for array in example.values() if array.ndim), default=1)
+    rows = rows_in(example)
     writer = _Writer(graph, copy.opset_imports.get("", 0))
     outputs = {
         probe: writer.write(probe, values[probe.value], ranks.get(probe.value, 0), sizes.get(probe.value, 0), rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from accel.context import Calibration, Context
+from accel.context import Calibration, Context, rows_in
 from accel.errors import BadDataset
 from accel.graph.biases import Unmovable, add_to_bias
 from accel.graph.chains import output_channels
@@ -198,7 +198,7 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _rows(batch: Mapping[str, Array]) -> int:
-    return max((len(array) for array in batch.values() if array.ndim), default=1)
+    return rows_in(batch)
 
 
 def _add(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from accel.context import Tell
+from accel.context import Tell, rows_in
 from accel.errors import BadDataset
 from accel.graph.layers import constant
 from accel.graph.observe import Probe, observe
@@ -152,7 +152,7 @@ def calibrate(
             low, high = (0.0, float(extremes[-1])) if value in rectified else map(float, extremes)
             (sample,) = found[Probe(value, "sample")] if sampled else (_NOTHING,)
             seen.add(low, high, sample.astype(np.float32, copy=False))
-        statistics.samples += max((len(array) for array in batch.values() if array.ndim), default=1)
+        statistics.samples += rows_in(batch)
         tell("calibrating", statistics.samples, total, "")
         if tolerance > 0 and statistics.samples >= check:
             now = {name: choice(seen) for name, seen in statistics.tensors.items()}

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from accel.graph.layers import Layer, constant
-from accel.graph.observe import Observed, Probe, observe
+from accel.graph.observe import Probe
 from accel.numerics.scales import ACTIVATIONS
 from accel.report_quantization import Finding
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]
@@ -110,27 +105,6 @@ class ChannelActivity:
             )
             if finding is not None
         )
-
-
-def channel_activity(
-    model: ir.Model, layers: Sequence[Layer], batches: Iterable[Mapping[str, Array]], workspace: Path
-) -> tuple[Finding, ...]:
-    """Find channels that are dead, saturated, or too small for the scale that they share with their layer.
-
-    A row costs about twice as much as running the model on it; some 8 to 32 rows tell enough.
-
-    Args:
-        model: A prepared float graph.
-        layers: Layers of this graph.
-        batches: Inputs of the model.
-        workspace: Folder for the instrumented graph.
-    """
-    activity = ChannelActivity(layers)
-    observed: Observed | None = None
-    for batch in batches if layers else ():
-        observed = observed or observe(model, activity.probes, batch, workspace)
-        activity.add(observed.run(batch), max((len(array) for array in batch.values() if array.ndim), default=1))
-    return activity.findings()
 
 
 def _axis(layer: Layer) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from accel.context import Calibration, Tell
+from accel.context import Calibration, Tell, rows_in
 from accel.errors import BadDataset
 from accel.graph.layers import Layer
 from accel.graph.observe import Probe, observe
@@ -138,7 +138,7 @@ def _collect(
             with np.errstate(all="ignore"):  # what is not finite is looked for below
                 sums[at] += np.swapaxes(seen, 1, 2) @ seen
             rows[at] += seen.shape[1]
-        done += max((len(array) for array in batch.values() if array.ndim), default=1)
+        done += rows_in(batch)
         tell(done)
     if not done:
         raise BadDataset("There is no sample to calibrate on.", hint="Give a dataset with rows in the split `train`.")

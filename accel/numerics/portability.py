@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from accel.context import Tell
+from accel.context import Tell, rows_in
 from accel.errors import BadDataset
 from accel.graph.load import save
 from accel.graph.quantized import quantized_layers
@@ -110,7 +110,7 @@ def certify(
             seen = session.run({port.name: batch[port.name] for port in session.inputs})
             for watch in watches:
                 watch.look(seen)
-            samples += max((len(array) for array in batch.values() if array.ndim), default=1)
+            samples += rows_in(batch)
             tell("certifying", samples, None, "")
         if not samples:
             raise BadDataset("There is no sample to certify on.", hint="Give a dataset with rows in the split `train`.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from accel.context import Calibration, Context
+from accel.context import Calibration, Context, rows_in
 from accel.errors import TechniqueFailed
 from accel.evaluation.contract import Contract
 from accel.graph.layers import Layer, layers
@@ -160,7 +160,7 @@ class StaticRun:
                 observed = observed or observe(copy, (*noise.probes, *activity.probes), batch, self.context.workspace)
                 found = observed.run(batch)
                 noise.add(found)
-                activity.add(found, max((len(array) for array in batch.values() if array.ndim), default=1))
+                activity.add(found, rows_in(batch))
             self._seen = noise.relative(), activity.findings()
         return self._seen
 

@@ -93,6 +93,7 @@ class Equalize(Technique):
         """The extremes of the channels that a bias can be moved from."""
         import numpy as np
 
+        from accel.context import rows_in
         from accel.graph.observe import Probe, observe
 
         probes = [
@@ -110,7 +111,7 @@ class Equalize(Technique):
             for probe, (low, high) in watched.run(batch).items():
                 before = found.get(probe.value, (low, high))
                 found[probe.value] = (np.minimum(before[0], low), np.maximum(before[1], high))
-            done += max((len(array) for array in batch.values() if array.ndim), default=1)
+            done += rows_in(batch)
             context.progress("measuring channels", done, self.samples, "")
         return found
 

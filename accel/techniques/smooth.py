@@ -82,6 +82,7 @@ class Smooth(Technique):
         """Note the largest magnitude of each channel, and some rows where alpha is to be searched."""
         import numpy as np
 
+        from accel.context import rows_in
         from accel.graph.observe import Probe, observe
 
         probes = {group.value: Probe(group.value, "channel_extremes", -1) for group in groups}
@@ -96,7 +97,7 @@ class Smooth(Technique):
                 group.extent = extent if group.extent is None else np.maximum(group.extent, extent)
                 if rows:
                     group.keep(found[rows[group.value]][0])
-            done += max((len(array) for array in batch.values() if array.ndim), default=1)
+            done += rows_in(batch)
             context.progress("measuring channels", done, self.samples, "")
 
     def _scales(self, group: _Group) -> tuple[Floats | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,26 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from accel.graph.layers import layers
+from accel.context import rows_in
+from accel.graph.layers import Layer, layers
+from accel.graph.observe import observe
 from accel.graph.prepare import prepare
 from accel.numerics.activity import Moments, channel_meter, expectation, first_layer
-from accel.numerics.channel_activity import channel_activity
+from accel.numerics.channel_activity import ChannelActivity
 from accel.report_quantization import Finding
 from tests.models import _value, assemble
+
+
+def channel_activity(
+    model: ir.Model, of: Sequence[Layer], batches: Iterable[Mapping[str, np.ndarray]], folder: Path
+) -> tuple[Finding, ...]:
+    """What is found of the channels of layers on batches."""
+    activity, observed = ChannelActivity(of), None
+    for batch in batches if of else ():
+        observed = observed or observe(model, activity.probes, batch, folder)
+        activity.add(observed.run(batch), rows_in(batch))
+    return activity.findings()
+
 
 NODE = helper.make_node
 

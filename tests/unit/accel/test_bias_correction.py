@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
@@ -28,24 +27,10 @@ from accel.numerics.calibration import calibrate
 from accel.numerics.scales import ACTIVATIONS, PER_TENSOR, Granularity, Scheme, parameters, quantize_tensor
 from accel.techniques.bias_correction import BiasCorrection
 from tests import models
+from tests.samples import Samples
 
 RNG = np.random.default_rng
 Node = onnx.NodeProto
-
-
-class Samples:
-    """Calibration samples in memory."""
-
-    def __init__(self, **feeds: np.ndarray) -> None:
-        self.feeds = feeds
-
-    def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        rows = min(samples, *map(len, self.feeds.values()))
-        for start in range(0, rows, batch_size):
-            yield {name: feed[start : min(start + batch_size, rows)] for name, feed in self.feeds.items()}
-
-    def batch_size(self, largest: int) -> int:
-        return largest
 
 
 IMAGES = Samples(x=RNG(0).uniform(0, 1, (36, 3, 8, 8)).astype(np.float32))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
@@ -25,24 +24,10 @@ from accel.numerics.equalization import absorbable, equalizing_scales, input_ext
 from accel.numerics.scales import WEIGHTS, dequantize, quantize_tensor
 from accel.techniques.equalize import Equalize
 from tests import models
+from tests.samples import Samples
 
 Node = onnx.NodeProto
 RNG = np.random.default_rng
-
-
-class Samples:
-    """Calibration samples in memory."""
-
-    def __init__(self, **feeds: np.ndarray) -> None:
-        self.feeds = feeds
-
-    def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        rows = min(samples, *map(len, self.feeds.values()))
-        for start in range(0, rows, batch_size):
-            yield {name: feed[start : min(start + batch_size, rows)] for name, feed in self.feeds.items()}
-
-    def batch_size(self, largest: int) -> int:
-        return largest
 
 
 def uneven(seed: int, *shape: int, axis: int = 0) -> np.ndarray:

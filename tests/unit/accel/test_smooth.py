@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
@@ -21,25 +20,11 @@ from accel.graph.observe import Probe, observe
 from accel.numerics.equalization import product_error, smoothing_scales
 from accel.techniques.smooth import Smooth
 from tests import models
+from tests.samples import Samples
 
 WIDTH = 16
 RNG = np.random.default_rng
 Node = onnx.NodeProto
-
-
-class Samples:
-    """Calibration samples in memory."""
-
-    def __init__(self, **feeds: np.ndarray) -> None:
-        self.feeds = feeds
-
-    def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        rows = min(samples, *map(len, self.feeds.values()))
-        for start in range(0, rows, batch_size):
-            yield {name: feed[start : min(start + batch_size, rows)] for name, feed in self.feeds.items()}
-
-    def batch_size(self, largest: int) -> int:
-        return largest
 
 
 DATA = Samples(x=RNG(0).standard_normal((32, 5, WIDTH)).astype(np.float32))
