@@ -21,6 +21,7 @@ from accel.data.doctor import examine
 from accel.data.preprocessing import compare_answers
 from accel.errors import AccelError, DataRequired, ResultBroken, RuntimeFailed
 from accel.evaluation.contract import Contract
+from accel.evaluation.emulation import elsewhere, emulate
 from accel.evaluation.trial import Trial, Watched
 from accel.evaluation.truth import truth_of
 from accel.events import Done, ResultFile
@@ -71,6 +72,11 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         found = _proved(trial, result, step.tag(), watched)
         summary = summarize(load_proto(result))
         quantization = samples.examined(before, context, workspace)
+        emulation = None
+        if quantization is not None and quantization.differs:
+            tell("emulating", number - 1, len(request.steps), label)
+            emulation = emulate(trial, result, workspace)
+            context.notes.extend(elsewhere(emulation))
         verdict = trial.verdict(step.promise, first, found)
         if verdict is not None and verdict.outcome == "not_met":
             context.note(_fallback(quantization))
@@ -85,6 +91,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
                 peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 comparison=trial.compare(path, watched, result, found),
                 quantization=quantization,
+                emulation=emulation,
                 verdict=verdict,
                 notes=tuple(context.notes),
             )

@@ -119,7 +119,10 @@ class Comparison(_Value):
     size_ratio: float = Field(description="Bytes of the result over bytes of the parent.")
     max_abs_difference: float
     snr_db: float | None = Field(description="Signal-to-noise of the outputs; None where they are equal.")
-    agreement: float | None = Field(None, description="Share of samples with the same top class.")
+    agreement: float | None = Field(
+        None,
+        description="Share of samples with the same top class, or with a decoder in the binding the same sequence or decisions.",
+    )
     metric: Metric | None = None
     parent_metric: Estimate | None = None
     result_metric: Estimate | None = None
@@ -130,6 +133,18 @@ class Comparison(_Value):
         "benchmark job tells it exactly. None where nothing was quantized.",
     )
     warnings: tuple[str, ...] = ()
+
+
+class Emulation(_Value):
+    """A result as it runs here beside the same file with sums of two products that saturate at 16 bits."""
+
+    samples: int
+    agreement: float | None = Field(None, description="As in a comparison.")
+    snr_db: float | None = Field(None, description="Signal-to-noise of the outputs; None where they are equal.")
+    metric: Metric | None = None
+    result_metric: Estimate | None = Field(None, description="Of the result as it runs here.")
+    emulated_metric: Estimate | None = Field(None, description="Of the result with saturation.")
+    drop: Estimate | None = Field(None, description="What saturation costs; above 0 is worse.")
 
 
 class StepReport(_Value):
@@ -144,6 +159,9 @@ class StepReport(_Value):
     peak_memory_bytes: int
     comparison: Comparison
     quantization: QuantizationReport | None = None
+    emulation: Emulation | None = Field(
+        None, description="What processors without VNNI make of the result. None where it is the same for every input."
+    )
     verdict: Verdict | None = Field(None, description="On the contract of this step, if it has one.")
     notes: tuple[str, ...] = ()
 
@@ -163,7 +181,9 @@ class AgainstBaseline(_Value):
 
     metric: Metric
     drop: Estimate = Field(description="Baseline minus model; for errors model minus baseline: above 0 is worse.")
-    flips: int | None = Field(description="Samples whose predicted class differs.")
+    flips: int | None = Field(
+        description="Samples whose predicted class or sequence differs; None where a sample has many decisions or values."
+    )
     p_value: float | None = Field(description="Exact McNemar test, two-sided; None where it does not apply.")
     verdict: Verdict | None = None
 

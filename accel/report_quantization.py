@@ -61,15 +61,11 @@ class Finding(_Value):
 
 
 class PortabilityReport(_Value):
-    """What the same file does on processors without VNNI, where sums of two products saturate at 16 bits."""
+    """What each layer does on processors without VNNI, where sums of two products saturate at 16 bits."""
 
     safe: int = Field(description="Layers that cannot saturate, whatever comes in.")
     safe_on_data: int = Field(description="Layers that did not saturate on the calibration samples.")
     at_risk: tuple[str, ...] = Field(description="Layers that saturated on the calibration samples.")
-    agreement: float | None = Field(
-        None, description="Share of samples whose top class is the same with and without saturation."
-    )
-    snr_db: float | None = Field(None, description="Signal-to-noise ratio of the outputs with saturation.")
     changed: tuple[str, ...] = Field((), description="Layers that `portable` changed so that they are safe.")
 
 
@@ -94,3 +90,8 @@ class QuantizationReport(_Value):
         (),
         description="Layers to `exclude` for a safer result than this one: those in float, and the next most sensitive.",
     )
+
+    @property
+    def differs(self) -> bool:
+        """Whether some input may give something else on processors without VNNI."""
+        return self.portability is not None and bool(self.portability.at_risk or self.portability.safe_on_data)

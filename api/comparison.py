@@ -22,7 +22,7 @@ _PAGES: Final = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_METRICS: Final = ("accuracy", "macro_f1", "r2", "rmse", "mae", "agreement", "top5_accuracy")
+_METRICS: Final = ("f1", "accuracy", "macro_f1", "r2", "rmse", "mae", "agreement", "top5_accuracy")
 """Which metric is shown, of those that were measured: the first of these."""
 
 
@@ -53,7 +53,7 @@ class Row:
     @property
     def shares(self) -> bool:
         """Whether the metric is a share, which is shown in percent."""
-        return self.metric in {"accuracy", "macro_f1", "agreement", "top5_accuracy"}
+        return self.metric in {"accuracy", "f1", "macro_f1", "agreement", "top5_accuracy"}
 
 
 def rows_of(table: ComparisonTable) -> list[Row]:

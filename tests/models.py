@@ -155,6 +155,18 @@ def regression() -> onnx.ModelProto:
     return assemble(nodes, [_value("x", ["n", 16])], [_value("y", ["n", 1])], weights)
 
 
+def framewise(last: str = "Softmax", *, seed: int = 61, classes: int = 5) -> onnx.ModelProto:
+    """Rows of features [n, steps, 8] to [n, steps, classes]: scores of classes, or with ``Sigmoid`` chances of yes."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("MatMul", ["r", "w2"], ["s"], "second"),
+        helper.make_node(last, ["s"], ["y"], "last"),
+    ]
+    weights = {"w1": _weights(seed, 8, 32, scale=1.0), "w2": _weights(seed + 1, 32, classes, scale=1.0)}
+    return assemble(nodes, [_value("x", ["n", "steps", 8])], [_value("y", ["n", "steps", classes])], weights)
+
+
 def linear(weight: np.ndarray, *, name: str = "scores") -> onnx.ModelProto:
     """One matrix product with the weight that is given."""
     node = helper.make_node("MatMul", ["x", "w"], [name], "product")

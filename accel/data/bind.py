@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput
+from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput, Decoder
 from accel.data.dataset import Dataset, Rows
 from accel.data.steps import apply_step
-from accel.errors import BindingMismatch
+from accel.errors import BindingMismatch, RuntimeFailed
 from accel.runtimes.onnxruntime import Port
 
 Array = npt.NDArray[np.generic]
@@ -51,15 +51,17 @@ class Bound:
     output: str
     fixed_batch: int | None
     """Batch size that the model insists on; None where any goes."""
+    decoder: Decoder | None = None
+    """How the output is read, where it is no class and no value a sample."""
 
     def __len__(self) -> int:
         return min((len(feed.rows) for feed in self.feeds if feed.rows is not None), default=0)
 
-    def labels(self) -> Array:
-        """The target of every row."""
+    def labels(self, start: int = 0, stop: int | None = None) -> Array:
+        """The target of some rows, or of every row."""
         if self.target is None:
             raise ValueError("there is no target")
-        return self.target.take(0, len(self))
+        return self.target.take(start, len(self) if stop is None else min(stop, len(self)))
 
     def batches(self, samples: int, batch_size: int) -> Iterator[dict[str, Array]]:
         """Yield the model's inputs by name for the first ``samples`` rows, whole batches where the model insists."""
@@ -86,6 +88,27 @@ class Bound:
             return batch
         fed = {feed.port.name for feed in self.feeds if feed.rows is not None}
         return {n: np.concatenate([a, np.repeat(a[-1:], lacking, 0)]) if n in fed else a for n, a in batch.items()}
+
+    def answer(self, outputs: Mapping[str, Array], rows: int) -> Array:
+        """The output that is compared with the target, without what filled up the batch.
+
+        Args:
+            outputs: What the model gave for a batch.
+            rows: Rows of the dataset in it.
+
+        Raises:
+            RuntimeFailed: It does not hold one row of numbers for each row of the batch.
+        """
+        found = outputs.get(self.output)
+        if found is None or found.dtype.kind not in "fiub" or found.ndim == 0:
+            raise RuntimeFailed(f"The output {self.output!r} does not hold numbers.", hint="Name another output.")
+        if len(found) != max(rows, self.fixed_batch or 0):
+            raise RuntimeFailed(
+                f"The output {self.output!r} does not have one row for each sample: it has the shape {list(found.shape)} for a "
+                f"batch of {max(rows, self.fixed_batch or 0)}.",
+                hint="Name another output, or export the model so that the first axis of this one is the batch.",
+            )
+        return found[:rows]
 
     def draw(self, samples: int, seed: int) -> Bound:
         """At most ``samples`` rows drawn without repetition, in order of place."""
@@ -136,7 +159,7 @@ def bind(
         names = ", ".join(port.name for port in outputs)
         raise BindingMismatch(f"The model has no output {output!r}; it has {names}.")
     fixed = next((size for size in sizes if isinstance(size, int)), None)
-    return Bound(feeds, columns.get(target) if target else None, output, fixed)
+    return Bound(feeds, columns.get(target) if target else None, output, fixed, binding.decoder)
 
 
 def _source(

@@ -1,4 +1,4 @@
-"""How a dataset's columns become a model's inputs, and which column is the target."""
+"""How a dataset's columns become a model's inputs, which column is the target, and how the output is read."""
 
 from __future__ import annotations
 
@@ -91,6 +91,36 @@ class ConstantInput(_Value):
     shape: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
+class CtcGreedy(_Value):
+    """Read scores [samples, steps, classes] as a sequence: the best class of each step, repetitions merged, blanks dropped.
+
+    The target is [samples, length] of whole numbers; those below 0 and the blank are padding. A sample is right when its whole
+    sequence is: the metrics are `accuracy` and `agreement`. Source: Graves et al., ICML 2006.
+    """
+
+    decoder: Literal["ctc_greedy"] = "ctc_greedy"
+    blank: int = Field(0, ge=0, description="Number of the class that stands for nothing.")
+    trim: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (),
+        max_length=64,
+        description="Classes that are dropped at both ends of a sequence, of the output and of the target, such as the space.",
+    )
+
+
+class Threshold(_Value):
+    """Read each number of the output as a decision: yes from a bound on, no below it.
+
+    The target has the shape of the output, apart from axes of size 1 at the end, and holds 0 or 1; above 0 is yes. The metrics
+    are `f1`, `accuracy` and `agreement` over all decisions; their intervals keep the decisions of a sample together.
+    """
+
+    decoder: Literal["threshold"] = "threshold"
+    at: float = Field(0.5, description="The bound; 0 where the output is a logit.")
+
+
+Decoder = Annotated[CtcGreedy | Threshold, Field(discriminator="decoder")]
+
+
 class Binding(_Value):
     """Explicit binding; what is left out is matched by name and shape."""
 
@@ -99,3 +129,8 @@ class Binding(_Value):
     )
     target: str | None = Field(None, description="Column that holds the labels.")
     output: str | None = Field(None, description="Output that is compared with the target; the first one if left out.")
+    decoder: Decoder | None = Field(
+        None,
+        description="How the output is read where it is no class and no value a sample: as sequences, or as many decisions.",
+        examples=[{"decoder": "ctc_greedy", "blank": 0}, {"decoder": "threshold", "at": 0.5}],
+    )

@@ -162,7 +162,13 @@ def _cut(table: dict[str, Rows], splits: Splits | None, notes: list[str]) -> dic
     if splits.stratify is not None:
         if splits.stratify not in table:
             raise BadDataset(f"There is no column {splits.stratify!r} to stratify by; there is {', '.join(table)}.")
-        _, inverse = np.unique(np.asarray(table[splits.stratify].array), return_inverse=True)
+        values = np.asarray(table[splits.stratify].array)
+        if values.size != rows:
+            raise BadDataset(
+                f"Rows of {splits.stratify!r} have the shape {list(values.shape[1:])}; to stratify, one value a row is needed.",
+                hint="Leave `stratify` out, or name a column with one value a row.",
+            )
+        _, inverse = np.unique(values.reshape(rows), return_inverse=True)
         strata = [np.flatnonzero(inverse == level) for level in range(int(inverse.max(initial=-1)) + 1)]
     chance = np.random.default_rng(splits.seed)
     parts: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in splits.fractions}

@@ -259,8 +259,7 @@ def compare_answers(calibration: Bound, model: onnx_ir.Model, samples: int, work
     Raises:
         RuntimeFailed: The model does not run on the rows.
     """
-    from accel.graph.load import save
-    from accel.runtimes.onnxruntime import open_session
+    from accel.graph.temporary import opened
 
     feeds = [
         f for f in calibration.feeds if f.rows is not None and f.port.dtype is not None and f.port.dtype.kind == "f"
@@ -271,12 +270,7 @@ def compare_answers(calibration: Bound, model: onnx_ir.Model, samples: int, work
     fed = _look(feeds[0], _stream(calibration, rows))
     if fed.channels is None:
         return ()
-    path = workspace / "answers.onnx"
-    try:
-        save(model, path)
-        session = open_session(path, "onnxruntime:cpu")
-    finally:
-        path.unlink(missing_ok=True)
+    session = opened(model, workspace)
 
     def answers(change: Change, looked: int) -> npt.NDArray[np.float64]:
         stream = _stream(calibration, rows, looked)

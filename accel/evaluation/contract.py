@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Metric = Literal["accuracy", "top5_accuracy", "macro_f1", "mae", "rmse", "r2", "agreement"]
+Metric = Literal["accuracy", "top5_accuracy", "macro_f1", "f1", "mae", "rmse", "r2", "agreement"]
 
 ERRORS: frozenset[Metric] = frozenset({"mae", "rmse"})
 """Metrics of which less is better."""
@@ -17,7 +17,11 @@ class Contract(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    metric: Metric = Field("accuracy", description="What is compared; accuracy and F1 are shares from 0 to 1.")
+    metric: Metric = Field(
+        "accuracy",
+        description="What is compared; accuracy and F1 are shares from 0 to 1. `f1` is of yes/no decisions, which need the "
+        "decoder `threshold` in the binding; `macro_f1` is of classes.",
+    )
     max_drop: float = Field(0.01, ge=0, description="Largest loss that is accepted, in the metric's own unit.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="How sure the verdict must be.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import numpy as np
 from accel.benchmark.environment import environment
 from accel.context import Tell
 from accel.data.bind import Bound, bind
+from accel.data.binding import CtcGreedy
 from accel.data.dataset import Dataset, open_dataset
-from accel.errors import AccelError, BadDataset, BindingMismatch, RuntimeFailed
+from accel.errors import AccelError, BadDataset, RuntimeFailed
 from accel.evaluation import metrics
 from accel.evaluation.contract import Contract
-from accel.evaluation.metrics import Array, Predictions
+from accel.evaluation.predictions import Array, Classes, Predictions, Reading, Values, collector
 from accel.evaluation.statistics import mcnemar
-from accel.evaluation.truth import Truth
+from accel.evaluation.truth import Truth, check_metrics, labels_of, standard_metrics
 from accel.evaluation.verdict import judge
 from accel.events import Done
 from accel.report import AgainstBaseline, EvaluatedModel, EvaluateReport
@@ -50,7 +52,7 @@ def evaluate(request: EvaluateRequest, tell: Tell) -> Done:
             split=request.split,
             baseline_id=request.baseline_id,
             models=tuple(found[model.model_id] for model in request.models),
-            notes=dataset.summary.notes if truth.labelled else (*dataset.summary.notes, _NO_LABELS),
+            notes=dataset.summary.notes if truth.labels is not None else (*dataset.summary.notes, _NO_LABELS),
             environment=environment(),
         )
     )
@@ -62,31 +64,46 @@ _NO_LABELS = "The split has no labels: models are compared with the baseline's o
 def predict_baseline(
     model: ModelFile, dataset: Dataset, request: EvaluateRequest, tell: Tell, message: str
 ) -> tuple[Predictions, Truth]:
-    """Run the baseline, and settle what everything is compared with."""
+    """Run the baseline, and settle what everything is compared with.
+
+    Raises:
+        BindingMismatch: A metric or the labels do not go with the output.
+        LabelsOutOfRange: The labels are not the model's classes.
+    """
     session, bound = _open(model.path, dataset, request)
     batches = run(session, bound, request.batch_size, tell, message)
     first = next(batches)
+    reading = _reading(bound, dataset, first)
+    labelled = bound.target is not None
+    begun = _collected([first], bound, reading)
+    labels = labels_of(bound, reading, _classes_in(reading, first)) if labelled else None
+    asked = (request.metrics or ()) if labelled else ()
+    check_metrics((*asked, *((request.contract.metric,) if request.contract else ())), reading, labels)
+    truth = Truth(labels, asked, reading)
+    truth.check(begun)
+    said = _collected(itertools.chain([first], batches), bound, reading)
+    if not asked:
+        # Without labels, classes and what decoders read are compared by the agreement, values by their distance.
+        top = isinstance(said, Classes) and said.top is not None
+        standard = standard_metrics(labels if labels is not None else said, top=top)
+        truth = replace(truth, metrics=standard if labelled or isinstance(said, Values) else ("agreement",))
+    return said, truth
+
+
+def _reading(bound: Bound, dataset: Dataset, first: Array) -> Reading:
+    """How an output is read: as the binding says, else by the task, else by its shape."""
+    if bound.decoder is not None:
+        return bound.decoder
     task, width = dataset.summary.task, int(np.prod(first.shape[1:]))
     classes = task == "classification" or (task is None and width > 1 and first.dtype.kind == "f")
-    said = _collected(itertools.chain([first], batches), bound, classes=classes)
-    if bound.target is not None:
-        labels = bound.labels()
-        if classes:
-            if labels.ndim > 1 and labels.shape[1:] != (1,):
-                raise BindingMismatch(f"The labels have the shape {list(labels.shape)}; one a sample is needed.")
-            labels = labels.reshape(-1)
-            metrics.check_labels(labels, 2 if width == 1 else width, bound.output)
-        standard = metrics.CLASSIFICATION if classes else metrics.REGRESSION
-        if classes and said.top is None:
-            standard = tuple(metric for metric in standard if metric != "top5_accuracy")
-        if not classes and (labels == labels[:1]).all():
-            standard = ("mae", "rmse")  # r2 compares with the target's spread, and here there is none
-        return said, Truth(labels, request.metrics or standard, classes, labelled=True)
-    if said.classes is not None:
-        return said, Truth(said.classes, ("agreement",), classes, labelled=False)
-    own = said.values if said.values is not None else np.empty(0)
-    standard = ("mae", "rmse") if (own == own[:1]).all() else metrics.REGRESSION
-    return said, Truth(own, standard, classes, labelled=False)
+    return "classes" if classes else "values"
+
+
+def _classes_in(reading: Reading, first: Array) -> int | None:
+    """Number of classes of an output; None where it is not one of classes."""
+    if isinstance(reading, CtcGreedy):
+        return int(first.shape[2])
+    return max(2, int(np.prod(first.shape[1:]))) if reading == "classes" else None  # one score tells two apart
 
 
 def predict(
@@ -94,14 +111,16 @@ def predict(
 ) -> Predictions:
     """Run another model on the same rows."""
     session, bound = _open(model.path, dataset, request)
-    return _collected(run(session, bound, request.batch_size, tell, message), bound, classes=truth.classes)
+    said = _collected(run(session, bound, request.batch_size, tell, message), bound, truth.reading)
+    truth.check(said)
+    return said
 
 
-def _collected(batches: Iterable[Array], bound: Bound, *, classes: bool) -> Predictions:
-    collector = metrics.Collector(classes=classes, name=bound.output)
+def _collected(batches: Iterable[Array], bound: Bound, reading: Reading) -> Predictions:
+    collected = collector(reading, bound.output)
     for batch in batches:
-        collector.add(batch)
-    return collector.predictions()
+        collected.add(batch)
+    return collected.predictions()
 
 
 def compared(
@@ -109,18 +128,21 @@ def compared(
 ) -> AgainstBaseline:
     """Compare a model with the baseline, pair by pair."""
     metric = contract.metric if contract else truth.metrics[0]
+    against = truth.against(metric, baseline)
     p_value = flips = None
-    if said.classes is not None and baseline.classes is not None:
-        flips = int((said.classes != baseline.classes).sum())
-        if metric in {"accuracy", "top5_accuracy"}:
-            right = [metrics.correct(metric, predictions, truth.labels) for predictions in (baseline, said)]
-            p_value = mcnemar(right[0], right[1])
+    if "agreement" in said.metrics:
+        same = metrics.marks("agreement", said, baseline)
+        flips = int((~same).sum()) if metrics.right_or_wrong(same) else None
+    if metric in {"accuracy", "top5_accuracy"}:
+        before, after = (metrics.marks(metric, predictions, against) for predictions in (baseline, said))
+        if metrics.right_or_wrong(before) and metrics.right_or_wrong(after):
+            p_value = mcnemar(before, after)
     return AgainstBaseline(
         metric=metric,
-        drop=metrics.drop(metric, baseline, said, truth.labels, seed=seed),
+        drop=metrics.drop(metric, baseline, said, against, seed=seed),
         flips=flips,
         p_value=p_value,
-        verdict=judge(contract, baseline, said, truth.labels, seed=seed) if contract else None,
+        verdict=judge(contract, baseline, said, against, seed=seed) if contract else None,
     )
 
 
@@ -132,7 +154,7 @@ def _evaluated(
         runtime=request.runtime,
         samples=len(said),
         metrics={
-            metric: metrics.estimate(metric, said, metrics.reference(metric, baseline, truth.labels), seed=request.seed)
+            metric: metrics.estimate(metric, said, truth.against(metric, baseline), seed=request.seed)
             for metric in truth.metrics
         },
         against_baseline=None
@@ -156,12 +178,7 @@ def run(session: Session, bound: Bound, batch_size: int, tell: Tell, message: st
         RuntimeFailed: The runtime refused, or the output is not a number.
     """
     for start, stop in bound.spans(len(bound), batch_size):
-        batch = session.run(bound.feed(start, stop), [bound.output]).get(bound.output)
-        if batch is None or batch.ndim == 0 or len(batch) < stop - start:
-            raise RuntimeFailed(
-                f"The output {bound.output!r} does not have one row for each sample.", hint="Name another output."
-            )
-        batch = batch[: stop - start]
+        batch = bound.answer(session.run(bound.feed(start, stop), [bound.output]), stop - start)
         if batch.dtype.kind == "f" and np.isnan(batch).any():
             raise RuntimeFailed(f"The output {bound.output!r} is not a number (NaN) in rows {start} to {stop}.")
         tell("evaluating", stop, len(bound), message)

@@ -7,17 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from accel.context import Tell
 from accel.data.bind import Bound
+from accel.data.binding import CtcGreedy, Threshold
 from accel.errors import BindingMismatch
 from accel.evaluation import metrics
 from accel.evaluation.contract import Contract, Verdict
-from accel.evaluation.metrics import Array, Predictions
+from accel.evaluation.predictions import NAME_A_DECODER, Predictions, collector
 from accel.evaluation.truth import Truth
 from accel.evaluation.verdict import judge
 from accel.report import Comparison, Estimate
 from accel.runtimes.onnxruntime import Session, open_session
+
+Array = npt.NDArray[np.generic]
 
 _BATCH = 16
 _KEPT_BYTES = 128 << 20
@@ -49,24 +53,23 @@ class Trial:
         return len(self.feeds) if self.bound is None else len(self.bound)
 
     def part(self, rows: int) -> Trial:
-        """The first rows alone."""
+        """So many rows, at even distances: files are often sorted by class."""
         if self.bound is None or rows >= len(self.bound):
             return self
-        truth = self.truth and replace(self.truth, labels=self.truth.labels[:rows])
-        return replace(self, bound=self.bound.select(np.arange(rows)), truth=truth)
+        index = np.arange(rows) * len(self.bound) // rows
+        return replace(self, bound=self.bound.select(index), truth=self.truth and self.truth.select(index))
 
     def watch(self, path: Path) -> Watched:
         """Run a model on the trial's inputs.
 
         Raises:
             RuntimeFailed: The runtime refuses it.
+            BindingMismatch: The output is not of the shape that its decoder or the labels need.
         """
         session = open_session(path, self.runtime)
         kept: dict[str, list[Array]] = {}
         kept_bytes = done = 0
-        collector = None
-        if self.truth is not None and self.bound is not None:
-            collector = metrics.Collector(classes=self.truth.classes, name=self.bound.output)
+        collected = collector(self.truth.reading, self.bound.output) if self.truth and self.bound else None
         for feed, size in self._inputs():
             found = session.run(_as_taken(feed, session))
             outputs = {name: array[:size] if size else array for name, array in found.items()}
@@ -74,12 +77,15 @@ class Trial:
                 for name, array in outputs.items():
                     kept.setdefault(name, []).append(array)
                     kept_bytes += array.nbytes
-            if collector is not None and self.bound is not None:
-                collector.add(outputs[self.bound.output])
+            if collected is not None and self.bound is not None:
+                collected.add(self.bound.answer(found, size))
             done += size or 1
             self.tell("comparing", done, len(self), "")
         joined = {name: _joined(arrays) for name, arrays in kept.items()}
-        return Watched(joined, collector.predictions() if collector is not None else None)
+        said = collected.predictions() if collected is not None else None
+        if said is not None and self.truth is not None:
+            self.truth.check(said)
+        return Watched(joined, said)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs for one sample."""
@@ -103,11 +109,11 @@ class Trial:
         if ratio > 1.01:  # noqa: PLR2004  (a name more or less is no growth)
             warnings.append(f"The file grew to {ratio:.2f} times its size.")
         if agreement is not None and agreement < 0.9:  # noqa: PLR2004  (a warning's threshold)
-            warnings.append(f"Only {agreement:.1%} of the samples keep their top class: the model may be broken.")
+            warnings.append(f"Only {agreement:.1%} of the {self._kept()}: the model may be broken.")
         drop = metric = None
         if said is not None and theirs is not None and self.truth is not None:
             metric = self.truth.metrics[0]
-            drop = metrics.drop(metric, theirs, said, self.truth.labels, seed=self.seed)
+            drop = metrics.drop(metric, theirs, said, self.truth.against(metric, theirs), seed=self.seed)
         return Comparison(
             runtime=self.runtime,
             inputs="random" if self.bound is None else "dataset",
@@ -124,7 +130,9 @@ class Trial:
         )
 
     def agreement(self, before: Watched, after: Watched) -> float | None:
-        """Share of rows with the same top class; None where the output is no row of scores."""
+        """Share of rows with the same top class or sequence, or of the same decisions; None where the output is none of these."""
+        if self._decoded and before.predictions is not None and after.predictions is not None:
+            return metrics.value("agreement", after.predictions, before.predictions)
         name = self.bound.output if self.bound is not None else next(iter(before.outputs))
         first, second = before.outputs.get(name), after.outputs.get(name)
         if first is None or second is None or first.ndim < 2 or first.shape[-1] < 2 or first.dtype.kind != "f":  # noqa: PLR2004
@@ -132,26 +140,42 @@ class Trial:
         rows = min(len(first), len(second))
         return float((first[:rows].argmax(-1) == second[:rows].argmax(-1)).mean())
 
+    @property
+    def _decoded(self) -> bool:
+        return self.truth is not None and isinstance(self.truth.reading, CtcGreedy | Threshold)
+
+    def _kept(self) -> str:
+        """What the agreement is a share of."""
+        match self.truth.reading if self.truth is not None else "classes":
+            case CtcGreedy():
+                return "samples keep their sequence"
+            case Threshold():
+                return "decisions stay the same"
+            case _:
+                return "samples keep their top class"
+
     def _estimate(self, said: Predictions | None, baseline: Predictions | None) -> Estimate | None:
         if said is None or baseline is None or self.truth is None:
             return None
         metric = self.truth.metrics[0]
-        return metrics.estimate(metric, said, metrics.reference(metric, baseline, self.truth.labels), seed=self.seed)
+        return metrics.estimate(metric, said, self.truth.against(metric, baseline), seed=self.seed)
 
     def drop(self, contract: Contract, first: Watched, last: Watched) -> Estimate:
         """How much worse a result is by a contract's metric; above 0 is worse."""
         if self.truth is None or first.predictions is None or last.predictions is None:
             raise BindingMismatch(
-                f"{contract.metric} cannot be computed: the labels or outputs have parts of samples, not one class each.",
-                hint="Leave the contract out, and bound the noise of the outputs instead.",
+                f"{contract.metric} cannot be computed: it is not said what the outputs are compared with.",
+                hint=NAME_A_DECODER,
             )
-        return metrics.drop(contract.metric, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+        truth = self.truth.against(contract.metric, first.predictions)
+        return metrics.drop(contract.metric, first.predictions, last.predictions, truth, seed=self.seed)
 
     def verdict(self, contract: Contract | None, first: Watched, last: Watched) -> Verdict | None:
         """Judge a result against the model that the recipe began with."""
         if contract is None or self.truth is None or first.predictions is None or last.predictions is None:
             return None
-        return judge(contract, first.predictions, last.predictions, self.truth.labels, seed=self.seed)
+        truth = self.truth.against(contract.metric, first.predictions)
+        return judge(contract, first.predictions, last.predictions, truth, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)

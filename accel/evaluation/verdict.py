@@ -5,19 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from accel.evaluation.contract import ERRORS, Contract, Verdict
-from accel.evaluation.metrics import Array, Predictions, correct, drop, reference
+from accel.evaluation.metrics import drop, marks, right_or_wrong
+from accel.evaluation.predictions import Predictions
 from accel.evaluation.statistics import samples_for
 
 
-def judge(contract: Contract, baseline: Predictions, model: Predictions, labels: Array, *, seed: int) -> Verdict:
+def judge(contract: Contract, baseline: Predictions, model: Predictions, truth: Predictions, *, seed: int) -> Verdict:
     """Say whether the loss stays within the contract's bound, as surely as the contract asks.
 
     ``met`` when the whole interval lies within the bound, ``not_met`` when it lies beyond, else ``inconclusive``.
+
+    Args:
+        contract: The bound.
+        baseline: What the baseline says.
+        model: What the model says of the same samples.
+        truth: What both are held against: the labels, or for the agreement what the baseline says.
+        seed: Seed of the bootstrap.
     """
     # One-sided: the question is only whether the loss exceeds the bound, so the two-sided level is wider.
     level = 2 * contract.confidence - 1
-    labels = reference(contract.metric, baseline, labels)
-    found = drop(contract.metric, baseline, model, labels, seed=seed, confidence=level)
+    found = drop(contract.metric, baseline, model, truth, seed=seed, confidence=level)
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high
     sure = f"{contract.confidence:.0%} sure"
@@ -31,22 +38,23 @@ def judge(contract: Contract, baseline: Predictions, model: Predictions, labels:
         return Verdict(
             outcome="not_met", contract=contract, explanation=f"{loss}; {sure} of at least {low:.4g}, beyond {bound}."
         )
-    needed = _samples_needed(contract, baseline, model, labels, found.value)
+    needed = _samples_needed(contract, baseline, model, truth, found.value)
     more = f"; about {needed:,} samples would tell" if needed else ""
     return Verdict(
         outcome="inconclusive",
         contract=contract,
-        explanation=f"{loss}, between {low:.4g} and {high:.4g} on {len(labels):,} samples: {bound} lies between{more}.",
+        explanation=f"{loss}, between {low:.4g} and {high:.4g} on {len(truth):,} samples: {bound} lies between{more}.",
         samples_needed=needed,
     )
 
 
 def _samples_needed(
-    contract: Contract, baseline: Predictions, model: Predictions, labels: Array, found: float
+    contract: Contract, baseline: Predictions, model: Predictions, truth: Predictions, found: float
 ) -> int | None:
-    if contract.metric not in {"accuracy", "top5_accuracy", "agreement"}:
+    before, after = (marks(contract.metric, said, truth) for said in (baseline, model))
+    if before is None or after is None:
         return None
-    difference = correct(contract.metric, baseline, labels).astype(np.float64) - correct(contract.metric, model, labels)
-    # Where no sample differs, half a sample stands for what was not seen.
-    variance = max(float(difference.var()), 0.5 / len(labels))
+    variance = float((before.astype(np.float64) - after).var())
+    if right_or_wrong(before):  # where no sample differs, half a sample stands for what was not seen
+        variance = max(variance, 0.5 / len(truth))
     return samples_for(variance, abs(contract.max_drop - found), contract.confidence)

@@ -150,10 +150,17 @@ class _Writer:
         if scale.size and (scale == scale.flat[0]).all():
             scale = scale.reshape(-1)[0]  # one number instead of one a row
         numbers, step, *middle = self._parts(integers, scale, zero)
-        value = self._node("Cast", [numbers], {"to": 1})
+        value = self._floats(numbers)
         for part in middle:
-            value = self._node("Sub", [value, self._node("Cast", [part], {"to": 1})])
+            value = self._node("Sub", [value, self._floats(part)])
         return self._node("Mul", [value, step])
+
+    def _floats(self, integers: ir.Value) -> ir.Value:
+        import onnx_ir as ir
+
+        if self._target.recurrent:  # OpenVINO keeps bytes that become floats at once, but its LSTM takes constants only
+            integers = self._node("Cast", [integers], {"to": int(ir.DataType.INT32)})
+        return self._node("Cast", [integers], {"to": int(ir.DataType.FLOAT)})
 
     def _dequantized(
         self, integers: Array, scale: Array, zero: Array, *, axis: int, block: int | None = None

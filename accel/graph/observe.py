@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from accel.context import rows_in
 from accel.errors import TechniqueFailed
-from accel.graph.load import save
-from accel.runtimes.onnxruntime import Session, open_session
+from accel.graph.load import copied
+from accel.graph.temporary import opened
+from accel.runtimes.onnxruntime import Session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,30 +76,49 @@ def observe(model: ir.Model, probes: Sequence[Probe], example: Mapping[str, Arra
         RuntimeFailed: The graph does not run on the example.
         TechniqueFailed: A value is not made of floats.
     """
-    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
 
-    shaped = sorted({probe.value for probe in probes if probe.reduction != "all"})
-    ranks, sizes = _shapes(model, shaped, example, workspace) if shaped else ({}, {})
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     graph = copy.graph
     values = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
+    if any(probe.reduction != "all" for probe in probes):
+        ShapeInferencePass()(copy)
+    open_ones = sorted({probe.value for probe in probes if not _is_known(probe, values[probe.value])})
+    ranks, sizes = _shapes(model, open_ones, example, workspace) if open_ones else ({}, {})
     graph.outputs.clear()
     rows = rows_in(example)
     writer = _Writer(graph, copy.opset_imports.get("", 0))
     outputs = {
-        probe: writer.write(probe, values[probe.value], ranks.get(probe.value, 0), sizes.get(probe.value, 0), rows)
+        probe: writer.write(
+            probe,
+            values[probe.value],
+            ranks.get(probe.value) or _rank(values[probe.value]),
+            sizes.get(probe.value, 0),
+            rows,
+        )
         for probe in dict.fromkeys(probes)
     }
     graph.sort()
     return Observed(_opened(copy, workspace), outputs)
 
 
+def _is_known(probe: Probe, value: ir.Value) -> bool:
+    """Whether the graph itself says what a probe must know of a value, so that no run need tell."""
+    import onnx_ir as ir
+
+    if probe.reduction == "all":
+        return True
+    return probe.reduction != "sample" and value.dtype == ir.DataType.FLOAT and value.shape is not None
+
+
+def _rank(value: ir.Value) -> int:
+    return 0 if value.shape is None else len(value.shape)
+
+
 def _shapes(
     model: ir.Model, names: Sequence[str], example: Mapping[str, Array], workspace: Path
 ) -> tuple[dict[str, int], dict[str, int]]:
-    import onnx_ir as ir
-
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     values = {value.name: value for value in (*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs))}
     copy.graph.outputs.clear()
     for name in names:
@@ -117,12 +137,7 @@ def _opened(model: ir.Model, workspace: Path) -> Session:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     RemoveUnusedNodesPass()(model)  # the runtime would run what nothing asks for
-    path = workspace / "observed.onnx"
-    try:
-        save(model, path)
-        return open_session(path, "onnxruntime:cpu")
-    finally:
-        path.unlink(missing_ok=True)
+    return opened(model, workspace)
 
 
 class _Writer:

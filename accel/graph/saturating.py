@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.graph.layers import constant, integer
-from accel.graph.prepare import graph_constant
+from accel.graph.load import copied
+from accel.graph.prepare import named_constant
 from accel.graph.quantized import QuantizedLayer, quantized_layers
 from accel.numerics.saturation import HIGH, LOW, Bytes, Pairs, Weights, Window, pairs_at_risk
 
@@ -122,7 +122,7 @@ def _window(node: ir.Node, kernel: tuple[int, ...]) -> Window:
     )
 
 
-def saturating(model: ir.Model, pairs: Mapping[str, Pairs] | None = None) -> ir.Model:
+def saturating(model: ir.Model) -> ir.Model:
     """A copy in which sums of two products saturate at 16 bits, made of standard operators in float.
 
     To each layer that can saturate it adds what saturation changes: p clipped minus p, summed over the pairs at risk. These
@@ -130,20 +130,15 @@ def saturating(model: ir.Model, pairs: Mapping[str, Pairs] | None = None) -> ir.
 
     Args:
         model: A QDQ graph; it stays as it was.
-        pairs: For a layer's name, the pairs that count; all that can saturate if left out. Layers that are not named compute
-            as they are. With the pairs that saturate on some samples the copy is smaller, and exact on those samples if no
-            further ones saturate behind layers that did.
     """
-    import onnx_ir as ir
-
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     for layer in quantized_layers(copy.graph):
         found = exposure(layer)
         if isinstance(found, str) or not found.emulated:
             continue
-        chosen = pairs_at_risk(found.weights) if pairs is None else pairs.get(layer.name)
-        if chosen is not None and len(chosen):
-            _Correction(copy.graph, found).write(chosen)
+        risky = pairs_at_risk(found.weights)
+        if len(risky):
+            _Correction(copy.graph, found).write(risky)
     return copy
 
 
@@ -250,13 +245,14 @@ class _Correction:
             output.name, joined.name = f"{name}_exact", name
 
     def _constant(self, what: str, array: npt.NDArray[np.generic] | np.float32) -> ir.Value:
-        return graph_constant(self._graph, f"{self._node.name}_saturation_{what}", np.asarray(array))
+        name = f"accel_saturation_{self._node.name}_{what}_{len(self._graph.initializers)}"
+        return named_constant(self._graph, name, np.asarray(array))
 
     def _add(self, operator: str, inputs: list[ir.Value], attributes: list[ir.Attr] | None = None) -> ir.Value:
         import onnx_ir as ir
 
         self._written += 1
-        name = f"{self._node.name}_saturation_{self._written}"
+        name = f"accel_saturation_{self._node.name}_{self._written}"
         node = ir.Node("", operator, inputs, attributes or [], name=name)
         self._graph.insert_after(self._last, node)
         self._last = node

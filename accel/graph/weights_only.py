@@ -52,8 +52,12 @@ class Target:
     @property
     def name(self) -> str:
         """Name of the node, and of the input where a node has several weights."""
-        recurrent = self.node.op_type in _RECURRENT
-        return f"{self.node.name}{'.' + str(self.value.name) if recurrent else ''}"
+        return f"{self.node.name}{'.' + str(self.value.name) if self.recurrent else ''}"
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is a weight of an LSTM, GRU or RNN."""
+        return self.node.op_type in _RECURRENT
 
     @property
     def moved(self) -> tuple[int, ...]:

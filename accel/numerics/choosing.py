@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from accel.evaluation.contract import Contract
 from accel.evaluation.trial import Difference, Trial, Watched, differ
-from accel.graph.load import save
+from accel.graph.temporary import temporary_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,9 +60,5 @@ class Chooser:
         return self.trial.drop(self.contract, self.reference, watched).value
 
     def _watch(self, model: ir.Model) -> Watched:
-        path = self.workspace / "candidate.onnx"
-        try:
-            save(model, path)
+        with temporary_file(model, self.workspace) as path:
             return self.trial.watch(path)
-        finally:
-            path.unlink(missing_ok=True)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from accel.context import Tell, rows_in
 from accel.errors import BadDataset
-from accel.graph.load import save
 from accel.graph.quantized import quantized_layers
-from accel.graph.saturating import Exposure, exposure, saturating
+from accel.graph.saturating import Exposure, exposure
+from accel.graph.temporary import opened
 from accel.numerics.saturation import Bytes, Pairs, pairs_at_risk, safe_in_any_order
-from accel.runtimes.onnxruntime import Session, open_session
+from accel.runtimes.onnxruntime import Session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -67,16 +67,6 @@ class Certificate:
         return tuple(layer.name for layer in self.layers if layer.verdict == verdict)
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """How far the outputs move when sums of two products saturate."""
-
-    agreement: float | None
-    """Share of the first output's rows whose highest value stays in its place; None where its rows are no scores."""
-    snr_db: float | None
-    """Signal-to-noise ratio of all outputs; None where nothing changes."""
-
-
 def certify(
     model: ir.Model, batches: Iterable[Mapping[str, Array]], workspace: Path, *, tell: Tell = lambda *_: None
 ) -> Certificate:
@@ -117,39 +107,6 @@ def certify(
     return Certificate(
         tuple(entry.certificate() if isinstance(entry, _Watch) else entry for entry in found.values()), samples
     )
-
-
-def effect(
-    model: ir.Model,
-    batches: Iterable[Mapping[str, Array]],
-    workspace: Path,
-    *,
-    pairs: Mapping[str, Pairs] | None = None,
-) -> Effect:
-    """Run a model with and without saturating sums, and compare the outputs.
-
-    Args:
-        model: A QDQ graph.
-        batches: Inputs of the model.
-        workspace: Folder for the graphs that are run.
-        pairs: As for :func:`accel.graph.saturating.saturating`.
-    """
-    plain, other = (_opened(graph, workspace) for graph in (model, saturating(model, pairs)))
-    same = rows = 0
-    signal = noise = 0.0
-    first = plain.outputs[0].name
-    for batch in batches:
-        feed = {port.name: batch[port.name] for port in plain.inputs}
-        exact, changed = plain.run(feed), other.run(feed)
-        for name, value in exact.items():
-            if value.dtype.kind == "f":
-                signal += float(np.square(value, dtype=np.float64).sum())
-                noise += float(np.square(value.astype(np.float64) - changed[name].astype(np.float64)).sum())
-        scores = exact[first]
-        if scores.ndim > 1 and scores.shape[-1] > 1:
-            agree = scores.argmax(-1) == changed[first].argmax(-1)
-            same, rows = same + int(agree.sum()), rows + agree.size
-    return Effect(same / rows if rows else None, 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None)
 
 
 def _by_weights(exposed: Exposure) -> LayerCertificate | _Watch:
@@ -271,7 +228,7 @@ def _watched(model: ir.Model, watches: Iterable[_Watch], workspace: Path) -> Ses
             graph.outputs.append(node.outputs[0])
             names.append(node.outputs[0].name)
         watch.output = (names[0], names[1])
-    return _opened(copy, workspace)
+    return opened(copy, workspace)
 
 
 def _visible(value: ir.Value) -> ir.Value:
@@ -281,12 +238,3 @@ def _visible(value: ir.Value) -> ir.Value:
         if len(users) == 1 and users[0].op_type in operators:
             value = users[0].outputs[0]
     return value
-
-
-def _opened(model: ir.Model, workspace: Path) -> Session:
-    path = workspace / "portability.onnx"
-    try:
-        save(model, path)
-        return open_session(path, "onnxruntime:cpu")
-    finally:
-        path.unlink(missing_ok=True)

@@ -77,7 +77,6 @@ def _beside(
     entry = node.inputs[0]
     scale = named_constant(graph, f"{name}_scale", activation.parameters.scale)
     zero = named_constant(graph, f"{name}_zero", activation.parameters.zero_point.astype(activation.scheme.dtype))
-    floats = named_constant(graph, f"{name}_weight", weight.floats().astype(np.float32))
 
     def add(operator: str, inputs: list[ir.Value | None], what: str, attributes: Iterable[ir.Attr] = ()) -> ir.Value:
         made = ir.Node("", operator, inputs, list(attributes))
@@ -87,7 +86,14 @@ def _beside(
 
     quantized = add("QuantizeLinear", [entry, scale, zero], "quantized")
     back = add("DequantizeLinear", [quantized, scale, zero], "back")
-    output = add(node.op_type, [back, floats, *node.inputs[2:]], "output", node.attributes.values())
+    if weight.granularity.block is None:  # a quarter of the floats' size, to be written and loaded
+        parts = [weight.integers, weight.parameters.scale, weight.parameters.zero_point.astype(weight.scheme.dtype)]
+        constants = [named_constant(graph, f"{name}_weight_{number}", part) for number, part in enumerate(parts)]
+        axes = [] if weight.granularity.axis is None else [ir.AttrInt64("axis", weight.granularity.axis)]
+        matrix = add("DequantizeLinear", [*constants], "weight", axes)
+    else:
+        matrix = named_constant(graph, f"{name}_weight", weight.floats().astype(np.float32))
+    output = add(node.op_type, [back, matrix, *node.inputs[2:]], "output", node.attributes.values())
     difference = add("Sub", [node.outputs[0], output], "difference")
     keep = [ir.AttrInt64("keepdims", 0)]
     noise = add("ReduceSumSquare", [difference], "noise", keep)

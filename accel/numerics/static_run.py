@@ -15,16 +15,17 @@ from accel.errors import TechniqueFailed
 from accel.evaluation.contract import Contract
 from accel.graph.layers import Layer, layers
 from accel.graph.layers import chosen as names_chosen
-from accel.graph.load import copied, save
+from accel.graph.load import copied
 from accel.graph.observe import observe
 from accel.graph.placement import place
 from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare, refuse_quantized
 from accel.graph.qdq import QuantizedWeight
+from accel.graph.temporary import temporary_file
 from accel.numerics.calibration import Calibrated, calibrate
 from accel.numerics.channel_activity import ChannelActivity
 from accel.numerics.choosing import Chooser
 from accel.numerics.layer_report import describe
-from accel.numerics.portability import Certificate, certify, effect
+from accel.numerics.portability import Certificate, certify
 from accel.numerics.ranges import Method
 from accel.numerics.scales import WIDE
 from accel.numerics.search import Candidate, Found, smallest
@@ -47,8 +48,12 @@ Array = npt.NDArray[np.generic]
 Stay = Literal["float", "int16"]
 
 _METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
-_FEW = 8
-"""Samples that layers are looked at with, one by one."""
+_LOOKED_AT = 4
+"""Samples that layers' outputs and channels are looked at with, at least."""
+_CERTIFIED_ON = 8
+"""Samples that saturation is looked for on, at least."""
+_SMALL = 32
+"""As many samples are taken for both where they are small."""
 _LARGEST_BATCH = 16
 """Rows that are calibrated at a time where they are small."""
 
@@ -156,7 +161,7 @@ class StaticRun:
             )
             activity = ChannelActivity(layers)
             observed = None
-            for batch in self._few():
+            for batch in self._few(_LOOKED_AT):
                 observed = observed or observe(copy, (*noise.probes, *activity.probes), batch, self.context.workspace)
                 found = observed.run(batch)
                 noise.add(found)
@@ -263,11 +268,12 @@ class StaticRun:
             self._seen = None
 
     def _certified(self, model: ir.Model) -> Certificate:
-        return certify(model, self._few(), self.context.workspace, tell=self.context.progress)
+        return certify(model, self._few(_CERTIFIED_ON), self.context.workspace, tell=self.context.progress)
 
-    def _few(self) -> Iterable[dict[str, Array]]:
+    def _few(self, least: int) -> Iterable[dict[str, Array]]:
         """A few of the samples, for what is looked at layer by layer."""
-        return self.data.batches(_FEW, self.data.batch_size(_LARGEST_BATCH))
+        size = self.data.batch_size(_SMALL)
+        return self.data.batches(max(least, size), size)
 
     def finish(self, *, diagnose: bool) -> ir.Model:
         """The quantized graph; what was done goes into the context.
@@ -279,9 +285,7 @@ class StaticRun:
         result = self.build()
         certificate = self._certified(result) if diagnose else None
         quantized = [layer for layer in self.static.chosen if layer.name not in self.in_float]
-        path = context.workspace / "quantized.onnx"
-        try:
-            save(result, path)
+        with temporary_file(result, context.workspace) as path:
             reports = describe(
                 self.static,
                 self.settings,
@@ -293,8 +297,6 @@ class StaticRun:
                 wide=self.wide,
                 verdicts={layer.name: layer.verdict for layer in certificate.layers} if certificate else {},
             )
-        finally:
-            path.unlink(missing_ok=True)
         context.quantization = QuantizationReport(
             layers=reports,
             calibration=CalibrationReport(
@@ -309,21 +311,16 @@ class StaticRun:
             ),
             fallback=self._fallback() if diagnose else (),
             findings=self._looked()[1] if diagnose else (),
-            portability=self._portability(result, certificate) if certificate else None,
+            portability=self._portability(certificate) if certificate else None,
         )
         self._remark(len(quantized))
         return result
 
-    def _portability(self, result: ir.Model, certificate: Certificate) -> PortabilityReport:
-        at_risk = certificate.named("at_risk")
-        pairs = {layer.name: layer.saturated for layer in certificate.layers if layer.saturated is not None}
-        found = effect(result, self._few(), self.context.workspace, pairs=pairs) if at_risk else None
+    def _portability(self, certificate: Certificate) -> PortabilityReport:
         return PortabilityReport(
             safe=len(certificate.named("safe")),
             safe_on_data=len(certificate.named("safe_on_data")),
-            at_risk=at_risk,
-            agreement=found.agreement if found else 1.0,
-            snr_db=found.snr_db if found else None,
+            at_risk=certificate.named("at_risk"),
             changed=tuple(sorted(self.weights)),
         )
 

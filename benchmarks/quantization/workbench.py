@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from quantization.bundle import Bundle
 from quantization.metrics import Outcome
 from quantization.process import Bounds, Ended, run
+from quantization.score import OPENVINO
 
 HERE = Path(__file__).resolve().parents[1]
 CPU = "onnxruntime:cpu"
@@ -95,10 +98,14 @@ class Workbench:
         self.bounds = Bounds(extent.seconds, min(_MEMORY_BYTES, 0.75 * available))
         self.host = self._describe_host()
 
-    @property
+    @cached_property
     def runtimes(self) -> list[str]:
-        """Names of the runtimes that this host has."""
-        return [runtime["name"] for runtime in self.host["runtimes"] if runtime["available"]]
+        """Names of the runtimes that this host has, and OpenVINO where the peers' interpreter has its own package."""
+        found = [runtime["name"] for runtime in self.host["runtimes"] if runtime["available"]]
+        command = [str(self._peers), "-c", "import openvino"]
+        return (
+            [*found, OPENVINO] if subprocess.run(command, check=False, capture_output=True).returncode == 0 else found
+        )
 
     def bundle(self, name: str, *, repeat_to: int | None = None) -> Bundle:
         """A model with its data, made once.
@@ -157,16 +164,25 @@ class Workbench:
             return Made(who, path, reason, None, ended.wall_s, ended.peak_bytes)
         return Made(who, path, None, answer["seconds"], ended.wall_s, ended.peak_bytes)
 
-    def score(self, bundle: Bundle, model: Path, runtime: str = CPU) -> Scored:
-        """Run a file on the test split."""
-        folder = self._new_folder(f"{bundle.name}, score")
+    def score(self, bundle: Bundle, model: Path, runtime: str = CPU, *, saturating: bool = False) -> Scored:
+        """Run a file on the test split.
+
+        Args:
+            bundle: The model's data.
+            model: The file.
+            runtime: Where it runs: a runtime of this host, or OpenVINO by its own package.
+            saturating: Whether sums of two products saturate at 16 bits, by emulation.
+        """
+        folder = self._new_folder(f"{bundle.name}, score{' with saturation' if saturating else ''} on {runtime}")
         task = {
             "bundle": str(bundle.data.parent / "bundle.json"),
             "model": str(model),
             "runtime": runtime,
+            "saturating": saturating,
             "outcome": str(folder / "outcome.npz"),
         }
-        ended = self._module(sys.executable, "quantization.score", task, folder)
+        python = str(self._peers) if runtime == OPENVINO else sys.executable
+        ended = self._module(python, "quantization.score", task, folder)
         if ended.code:
             return Scored(None, ended.reason)
         with np.load(folder / "outcome.npz") as archive:

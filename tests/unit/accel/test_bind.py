@@ -25,7 +25,7 @@ from accel.data.binding import (
 from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.data.steps import apply_step, resize
-from accel.errors import BindingMismatch
+from accel.errors import BindingMismatch, RuntimeFailed
 from accel.runtimes.onnxruntime import Port
 
 F32 = np.dtype(np.float32)
@@ -76,6 +76,18 @@ def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
     bound = bind([Port("x", F32, (4, 1))], [LOGITS], data, "test", None)
     assert list(bound.spans(6, 32)) == [(0, 4), (4, 6)]
     np.testing.assert_array_equal(bound.feed(4, 6)["x"][:, 0], [4, 5, 5, 5])
+
+
+def test_an_answer_has_one_row_of_numbers_for_each_row_of_the_batch(tmp_path: Path) -> None:
+    data = dataset(tmp_path, x_test=np.zeros((6, 1), np.float32), y_test=np.zeros(6, np.int64))
+    bound = bind([Port("x", F32, (4, 1))], [LOGITS], data, "test", None)
+    scores = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_array_equal(bound.answer({"logits": scores}, 2), scores[:2])
+    with pytest.raises(RuntimeFailed, match=r"not have one row for each sample.*\[9, 4, 3\] for a batch of 4"):
+        bound.answer({"logits": np.zeros((9, 4, 3))}, 2)  # steps before samples
+    for nothing in ({}, {"logits": np.float32(1)}, {"logits": np.array(["cat"] * 4, object)}):
+        with pytest.raises(RuntimeFailed, match="does not hold numbers"):
+            bound.answer(nothing, 4)
 
 
 def test_constants_and_missing_names(tmp_path: Path) -> None:

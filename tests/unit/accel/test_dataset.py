@@ -57,6 +57,12 @@ def test_fractions_are_seeded_and_stratified(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(tmp_path, spec, **arrays).split("train")["x"].take(0, 100)[:, 0], train)
 
 
+def test_a_column_of_one_number_a_row_stratifies_too(tmp_path: Path) -> None:
+    spec = DatasetSpec(splits=Splits(fractions={"train": 0.5, "test": 0.5}, stratify="y"))
+    data = opened(tmp_path, spec, x=np.arange(8.0)[:, None], y=np.repeat([0, 1], 4)[:, None])
+    assert data.split("test")["y"].take(0, 4).sum() == 2
+
+
 @pytest.mark.parametrize(
     ("arrays", "spec", "says"),
     [
@@ -73,6 +79,11 @@ def test_fractions_are_seeded_and_stratified(tmp_path: Path) -> None:
             {"x": np.zeros((3, 1))},
             DatasetSpec(splits=Splits(fractions={"test": 1.0}, stratify="z")),
             "no column 'z' to stratify",
+        ),
+        (
+            {"x": np.zeros((3, 1)), "y": np.zeros((3, 4), np.int64)},
+            DatasetSpec(splits=Splits(fractions={"train": 0.5, "test": 0.5}, stratify="y")),
+            r"Rows of 'y' have the shape \[4\].*one value a row",
         ),
     ],
 )

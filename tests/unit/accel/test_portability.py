@@ -21,7 +21,7 @@ from accel.graph.qdq import QuantizedActivation, QuantizedWeight, insert
 from accel.graph.quantized import quantized_layers
 from accel.graph.saturating import Exposure, exposure, saturating
 from accel.numerics.calibration import calibrate
-from accel.numerics.portability import Effect, certify, effect
+from accel.numerics.portability import certify
 from accel.numerics.saturation import saturating_product
 from accel.numerics.scales import ACTIVATIONS, WEIGHTS, Granularity, parameters, quantize_tensor
 from tests import models
@@ -205,8 +205,6 @@ def test_the_certificate_counts_what_loops_count(case: Case, tmp_path: Path) -> 
     assert set(saturated) == pairs
     assert entry.share == pytest.approx(np.mean(hits))
     assert entry.largest_error == pytest.approx(np.abs(errors).max() / np.abs(exact).max(), rel=1e-6)
-    (found,) = outputs(saturating(model, {"layer": entry.saturated}), case.feed).values()
-    assert np.array_equal(as_integers(found), case.accumulators())
 
 
 @pytest.mark.parametrize("case", [CASES["matrix"], CASES["matrix, odd"], CASES["gemm"]])
@@ -245,8 +243,6 @@ def test_small_inputs_are_safe_on_data(tmp_path: Path) -> None:
     assert entry.largest_error == 0.0
     assert entry.saturated is not None
     assert not len(entry.saturated)
-    kept = saturating(case.model(), {"layer": entry.saturated})
-    assert ir.to_proto(kept) == ir.to_proto(case.model())
 
 
 def test_batches_add_up(tmp_path: Path) -> None:
@@ -318,16 +314,6 @@ def test_no_sample_is_refused(tmp_path: Path) -> None:
         certify(CASES["matrix"].model(), [], tmp_path)
 
 
-def test_the_effect_on_outputs(tmp_path: Path) -> None:
-    case = CASES["point"]  # a convolution without a quantized output stays in float, so it is exact on every processor
-    found = effect(case.model(), [case.feed], tmp_path)
-    exact, changed = (outputs(model, case.feed)["y"] for model in (case.model(), saturating(case.model())))
-    noise = np.square(exact.astype(np.float64) - changed).sum()
-    assert found.snr_db == pytest.approx(10 * np.log10(np.square(exact.astype(np.float64)).sum() / noise))
-    assert found.agreement == pytest.approx((exact.argmax(-1) == changed.argmax(-1)).mean())
-    assert effect(SAFE["weights of 7 bits"][0], [CASES["matrix"].feed], tmp_path) == Effect(1.0, None)
-
-
 def test_a_quantized_model_is_certified_layer_by_layer(tmp_path: Path) -> None:
     proto = models.convnet()
     model, _ = prepare(ir.from_proto(proto), tmp_path)
@@ -357,5 +343,3 @@ def test_a_quantized_model_is_certified_layer_by_layer(tmp_path: Path) -> None:
     assert weight.const_value is not None  # no pattern of a quantized layer is left that a runtime could fuse
     scores = outputs(changed, batches[0])["scores"]
     assert scores.shape == (8, models.CLASSES)
-    kept = {entry.name: entry.saturated for entry in certificate.layers if entry.saturated is not None}
-    assert np.allclose(outputs(saturating(model, kept), batches[0])["scores"], scores, atol=0.02)

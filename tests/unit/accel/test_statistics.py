@@ -11,13 +11,14 @@ from accel.benchmark.statistics import doubts, percentile, speedup, summarize
 from accel.errors import BindingMismatch, LabelsOutOfRange
 from accel.evaluation import metrics
 from accel.evaluation.contract import Contract
-from accel.evaluation.metrics import Predictions
+from accel.evaluation.predictions import Classes, Values, collector
 from accel.evaluation.statistics import bootstrap, mcnemar, paired_drop, wilson
+from accel.evaluation.truth import check_labels
 from accel.evaluation.verdict import judge
 
 
-def classes(*values: int) -> Predictions:
-    return Predictions(np.array(values, np.int64), None, None)
+def classes(*values: int) -> Classes:
+    return Classes(np.array(values, np.int64))
 
 
 def flags(right: int, wrong: int) -> np.ndarray:
@@ -70,46 +71,47 @@ def test_bootstrap_covers_the_mean() -> None:
 
 
 def test_metrics_against_hand_values() -> None:
-    labels = np.array([0, 0, 1, 1, 2])
+    labels = classes(0, 0, 1, 1, 2)
     said = classes(0, 1, 1, 1, 0)
     assert metrics.value("accuracy", said, labels) == pytest.approx(3 / 5)
     # F1: class 0 2*1/(2+2), class 1 2*2/(2+3), class 2 0.
     assert metrics.value("macro_f1", said, labels) == pytest.approx((0.5 + 0.8 + 0) / 3)
-    values = Predictions(None, None, np.array([[1.0], [3.0]]))
-    truth = np.array([2.0, 5.0])
+    values, truth = (Values(np.array(numbers)[:, None]) for numbers in ([1.0, 3.0], [2.0, 5.0]))
     assert metrics.value("mae", values, truth) == pytest.approx(1.5)
     assert metrics.value("rmse", values, truth) == pytest.approx(np.sqrt(2.5))
     assert metrics.value("r2", values, truth) == pytest.approx(1 - 2.5 / 2.25)
 
 
-def collected(batches: list[np.ndarray]) -> Predictions:
-    collector = metrics.Collector(classes=True, name="o")
+def collected(batches: list[np.ndarray]) -> Classes:
+    begun = collector("classes", "o")
     for batch in batches:
-        collector.add(batch)
-    return collector.predictions()
+        begun.add(batch)
+    said = begun.predictions()
+    assert isinstance(said, Classes)
+    return said
 
 
 def test_predictions_of_every_shape() -> None:
     scores = np.eye(7, dtype=np.float32)
     said = collected([scores[:3], scores[3:]])
-    np.testing.assert_array_equal(said.classes, range(7))
+    np.testing.assert_array_equal(said.best, range(7))
     assert said.top is not None
-    assert metrics.correct("top5_accuracy", said, np.arange(7)).all()
+    assert metrics.value("top5_accuracy", said, classes(*range(7))) == 1
     one = collected([np.array([[0.2], [0.7]], np.float32)])
-    np.testing.assert_array_equal(one.classes, [0, 1])
+    np.testing.assert_array_equal(one.best, [0, 1])
     logit = collected([np.array([-3.0, 0.4], np.float32)])
-    np.testing.assert_array_equal(logit.classes, [0, 1])
+    np.testing.assert_array_equal(logit.best, [0, 1])
     named = collected([np.array([4, 2])])
-    np.testing.assert_array_equal(named.classes, [4, 2])
+    np.testing.assert_array_equal(named.best, [4, 2])
     with pytest.raises(BindingMismatch, match="one row of class scores"):
         collected([np.zeros((2, 3, 4), np.float32)])
 
 
 def test_labels_without_a_class_are_counted() -> None:
     with pytest.raises(LabelsOutOfRange, match=r"label 9 is outside the model's 4 classes.*2 of 3"):
-        metrics.check_labels(np.array([1, 9, -1]), 4, "o")
+        check_labels(np.array([1, 9, -1]), 4, "o")
     with pytest.raises(LabelsOutOfRange, match="whole numbers"):
-        metrics.check_labels(np.array(["cat"]), 4, "o")
+        check_labels(np.array(["cat"]), 4, "o")
 
 
 @pytest.mark.parametrize(
@@ -117,23 +119,18 @@ def test_labels_without_a_class_are_counted() -> None:
     [(2, 2, 5000, "met"), (400, 0, 5000, "not_met"), (0, 0, 20, "inconclusive"), (60, 15, 5000, "inconclusive")],
 )
 def test_verdicts(lost: int, won: int, n: int, outcome: str) -> None:
-    labels = np.zeros(n, np.int64)
-    baseline, model = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    labels, baseline, model = (np.zeros(n, np.int64) for _ in range(3))
     model[:lost] = 1
     baseline[n - won :] = 1
-    verdict = judge(
-        Contract(max_drop=0.01), Predictions(baseline, None, None), Predictions(model, None, None), labels, seed=0
-    )
+    verdict = judge(Contract(max_drop=0.01), Classes(baseline), Classes(model), Classes(labels), seed=0)
     assert verdict.outcome == outcome, verdict.explanation
     assert (verdict.samples_needed is not None) == (outcome == "inconclusive")
 
 
 def test_errors_rise_where_accuracies_drop() -> None:
     chance = np.random.default_rng(0)
-    truth = chance.standard_normal(300)
-    good, bad = (
-        Predictions(None, None, (truth + noise * chance.standard_normal(300))[:, None]) for noise in (0.1, 0.5)
-    )
+    truth = Values(chance.standard_normal((300, 1)))
+    good, bad = (Values(truth.numbers + noise * chance.standard_normal((300, 1))) for noise in (0.1, 0.5))
     drop = metrics.drop("rmse", good, bad, truth, seed=0)
     assert drop.value > 0.3
     assert (drop.low or 0) > 0.2

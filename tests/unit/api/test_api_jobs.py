@@ -85,6 +85,22 @@ def test_references_are_checked_and_named(service: Service, model_id: UUID) -> N
     assert answer.json()["errors"][0]["pointer"] == "/dataset_id"
 
 
+def test_a_decoder_is_kept_or_its_field_is_named(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    body = {"model_ids": [str(model_id)], "dataset_id": str(dataset_id)}
+    decoder = {"decoder": "ctc_greedy", "blank": 3, "trim": [1]}
+    answer = service.http.post("/v1/jobs/evaluate", json=body | {"binding": {"decoder": decoder}})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["binding"]["decoder"] == decoder
+    for wrong, pointer in (
+        ({"decoder": "beam"}, "/binding/decoder"),
+        ({"decoder": "ctc_greedy", "blank": -1}, "/binding/decoder/ctc_greedy/blank"),
+        ({"decoder": "threshold", "blank": 0}, "/binding/decoder/threshold/blank"),
+    ):
+        answer = service.http.post("/v1/jobs/evaluate", json=body | {"binding": {"decoder": wrong}})
+        assert problem(answer) == (422, "invalid")
+        assert answer.json()["errors"][0]["pointer"] == pointer
+
+
 def test_the_same_key_makes_one_job(service: Service, model_id: UUID, dataset_id: UUID) -> None:
     key = {"Idempotency-Key": "k-1"}
     first = submit(service, model_id, dataset_id, **key)
