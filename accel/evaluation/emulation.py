@@ -55,9 +55,9 @@ def elsewhere(emulation: Emulation) -> list[str]:
         return []
     said = []
     if emulation.agreement is not None:
-        said.append(f"{emulation.agreement:.1%} of {emulation.samples:,} samples have the same answer there")
+        said.append(f"{emulation.agreement:.1%} of the answers on {emulation.samples:,} samples are the same there")
     if before is not None and after is not None:
         said.append(f"{emulation.metric} is {after.value:.4g} there and {before.value:.4g} here")
     return [
-        f"Processors without VNNI give something else: by emulation, {', and '.join(said)}. `portable: true` mends that."
+        f"Processors without VNNI give something else: by emulation, {', and '.join(said)}. `portable` of quantize_static mends that."
     ]

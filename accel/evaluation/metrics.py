@@ -15,6 +15,9 @@ from accel.evaluation.predictions import Classes, Decisions, Floats, Predictions
 from accel.evaluation.statistics import Weights, bootstrap, paired_drop, wilson
 from accel.report import Estimate
 
+_ONE_ERROR = 0.6827
+"""How sure an interval is that reaches one standard error to both sides."""
+
 Statistic = Callable[[Weights | None], float]
 """A metric of some samples, each counted as often as its weight says."""
 
@@ -60,6 +63,16 @@ def drop(
         lambda weights: sign * (first(weights) - second(weights)), len(baseline), seed=seed, confidence=confidence
     )
     return _defined(metric, found)
+
+
+def cautious_drop(metric: Metric, baseline: Predictions, model: Predictions, truth: Predictions, *, seed: int) -> float:
+    """The drop plus its standard error, to choose by: of many candidates on few samples the best is mostly a lucky one."""
+    before, after = marks(metric, baseline, truth), marks(metric, model, truth)
+    if before is None or after is None:
+        found = drop(metric, baseline, model, truth, seed=seed, confidence=_ONE_ERROR)
+        return found.value if found.high is None else found.high
+    lost = before.astype(np.float64) - after.astype(np.float64)
+    return float(lost.mean() + lost.std() / math.sqrt(len(lost)))
 
 
 def marks(metric: Metric, said: Predictions, truth: Predictions) -> Bools | Floats | None:

@@ -65,12 +65,5 @@ def bootstrap(statistic: Callable[[Weights | None], float], n: int, *, seed: int
     return Estimate(value=statistic(None), low=float(low), high=float(high))
 
 
-def samples_for(variance: float, margin: float, confidence: float) -> int | None:
-    """About how many samples tell a mean of this variance from one that is ``margin`` away; None where none would."""
-    if margin <= 0:
-        return None
-    return math.ceil(NormalDist().inv_cdf(confidence) ** 2 * variance / margin**2)
-
-
 def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -160,15 +160,15 @@ class Trial:
         metric = self.truth.metrics[0]
         return metrics.estimate(metric, said, self.truth.against(metric, baseline), seed=self.seed)
 
-    def drop(self, contract: Contract, first: Watched, last: Watched) -> Estimate:
-        """How much worse a result is by a contract's metric; above 0 is worse."""
+    def loss(self, contract: Contract, first: Watched, last: Watched) -> float:
+        """How much worse a candidate may be by a contract's metric: the drop and its standard error."""
         if self.truth is None or first.predictions is None or last.predictions is None:
             raise BindingMismatch(
                 f"{contract.metric} cannot be computed: it is not said what the outputs are compared with.",
                 hint=NAME_A_DECODER,
             )
         truth = self.truth.against(contract.metric, first.predictions)
-        return metrics.drop(contract.metric, first.predictions, last.predictions, truth, seed=self.seed)
+        return metrics.cautious_drop(contract.metric, first.predictions, last.predictions, truth, seed=self.seed)
 
     def verdict(self, contract: Contract | None, first: Watched, last: Watched) -> Verdict | None:
         """Judge a result against the model that the recipe began with."""

@@ -40,24 +40,21 @@ class Chooser:
 
     @property
     def bound(self) -> float:
-        """The loss on these rows with which a contract is taken for kept: half of what it allows.
-
-        Half, since the contract is judged on other rows, and as surely as it asks.
-        """
+        """The loss on these rows with which a contract is taken for kept."""
         if self.contract is None:
             raise ValueError("there is no contract")
-        return self.contract.max_drop / 2
+        return self.contract.max_drop
 
     def difference(self, candidate: ir.Model) -> Difference:
         """How far the outputs of a candidate are from the float model's."""
         return differ(self.reference, self._watch(candidate))
 
     def loss(self, candidate: ir.Model) -> float:
-        """Loss of the contract's metric; without a contract noise over signal of the output that is worst off."""
+        """Loss of the contract's metric with its standard error; without a contract noise over signal of the worst output."""
         watched = self._watch(candidate)
         if self.contract is None:
             return differ(self.reference, watched).noise
-        return self.trial.drop(self.contract, self.reference, watched).value
+        return self.trial.loss(self.contract, self.reference, watched)
 
     def _watch(self, model: ir.Model) -> Watched:
         with temporary_file(model, self.workspace) as path:

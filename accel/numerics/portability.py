@@ -109,6 +109,14 @@ def certify(
     )
 
 
+def can_saturate(model: ir.Model) -> frozenset[str]:
+    """Names of the layers that are not proved safe by their weights: some input may saturate in them."""
+    exposed = {layer.name: exposure(layer) for layer in quantized_layers(model.graph)}
+    return frozenset(
+        name for name, found in exposed.items() if not isinstance(found, str) and len(pairs_at_risk(found.weights))
+    )
+
+
 def _by_weights(exposed: Exposure) -> LayerCertificate | _Watch:
     """Judge by the weights alone, where that is enough."""
     risky = pairs_at_risk(exposed.weights)

@@ -25,7 +25,7 @@ from accel.numerics.calibration import Calibrated, calibrate
 from accel.numerics.channel_activity import ChannelActivity
 from accel.numerics.choosing import Chooser
 from accel.numerics.layer_report import describe
-from accel.numerics.portability import Certificate, certify
+from accel.numerics.portability import Certificate, can_saturate, certify
 from accel.numerics.ranges import Method
 from accel.numerics.scales import WIDE
 from accel.numerics.search import Candidate, Found, smallest
@@ -255,17 +255,13 @@ class StaticRun:
             )
 
     def make_portable(self) -> None:
-        """Give 7-bit weights to the layers that saturate on the samples, until none does."""
+        """Give 7-bit weights to the layers that some input could saturate, so that none can."""
         scheme = replace(self.settings.weights, bits=min(7, self.settings.weights.bits))
-        while True:
-            # What feeds a layer changes with the layers before it, so that another may saturate then.
-            risky = set(self._certified(self.build()).named("at_risk")) - set(self.weights)
-            if not risky:
-                return
-            for layer in self.static.chosen:
-                if layer.name in risky:
-                    self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
-            self._seen = None
+        exposed = can_saturate(self.build())
+        for layer in self.static.chosen:
+            if layer.name in exposed:
+                self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
+        self._seen = None
 
     def _certified(self, model: ir.Model) -> Certificate:
         return certify(model, self._few(_CERTIFIED_ON), self.context.workspace, tell=self.context.progress)
@@ -321,7 +317,7 @@ class StaticRun:
             safe=len(certificate.named("safe")),
             safe_on_data=len(certificate.named("safe_on_data")),
             at_risk=certificate.named("at_risk"),
-            changed=tuple(sorted(self.weights)),
+            changed=tuple(sorted(set(self.weights) - set(self.in_float))),
         )
 
     def _fallback(self) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ class MixedPrecision(Quantizing):
 
     contract: Contract = Field(
         Contract(),
-        description="Bound on the loss. Half of it is kept on the rows that layers are chosen by; it is judged on others.",
+        description="Bound on the loss. It is kept with a standard error to spare on the rows that layers are chosen by, and "
+        "judged on others.",
     )
     samples: int = Field(100, ge=1, le=100_000, description="Rows of the dataset to measure ranges on, at most.")
     calibration: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = Field(

@@ -84,8 +84,8 @@ class QuantizeStatic(Quantizing):
     )
     portable: bool = Field(
         False,
-        description="Give 7-bit weights to the layers whose 16-bit sums would saturate on processors without VNNI, so that "
-        "results are the same everywhere.",
+        description="Give 7-bit weights to the layers whose 16-bit sums could saturate on processors without VNNI, so that "
+        "results are the same everywhere, whatever comes in.",
     )
     diagnose: bool = Field(
         True,
@@ -129,9 +129,9 @@ class QuantizeStatic(Quantizing):
             contract=self.contract,
             sampled=self.calibration not in {"minmax", "moving_average"},
         )
+        if self.portable:
+            run.make_portable()
         if self.calibration == "auto":
             run.choose_method()
         run.keep(None if self.keep_snr_db is None else 10 ** (-self.keep_snr_db / 10))
-        if self.portable:
-            run.make_portable()
         return run.finish(diagnose=self.diagnose)

@@ -79,5 +79,5 @@ def test_nothing_is_remarked_where_it_is_the_same() -> None:
     alike = Emulation(samples=100, agreement=0.995, metric="accuracy", result_metric=same, emulated_metric=same)
     assert elsewhere(alike) == []
     (said,) = elsewhere(alike.model_copy(update={"drop": Estimate(value=0.02, low=0.01, high=0.03)}))
-    assert "99.5% of 100 samples" in said
+    assert "99.5% of the answers on 100 samples" in said
     assert elsewhere(Emulation(samples=4)) == []

@@ -125,6 +125,25 @@ def test_verdicts(lost: int, won: int, n: int, outcome: str) -> None:
     verdict = judge(Contract(max_drop=0.01), Classes(baseline), Classes(model), Classes(labels), seed=0)
     assert verdict.outcome == outcome, verdict.explanation
     assert (verdict.samples_needed is not None) == (outcome == "inconclusive")
+    assert outcome != "inconclusive" or (verdict.samples_needed or 0) > n
+
+
+def test_a_choice_by_few_samples_leaves_a_standard_error_to_spare() -> None:
+    labels, baseline, model = (np.zeros(100, np.int64) for _ in range(3))
+
+    def cautious() -> float:
+        return metrics.cautious_drop("accuracy", Classes(baseline), Classes(model), Classes(labels), seed=0)
+
+    assert cautious() == 0
+    model[0] = baseline[1] = 1  # one lost and one won: no drop, but not known to be none
+    assert cautious() == pytest.approx(np.sqrt(2) / 100)
+    chance = np.random.default_rng(0)
+    truth, noise = chance.standard_normal(400), chance.standard_normal((2, 400))
+    numbers = [Values((truth + 0.1 * part)[:, None]) for part in noise]
+    values = Values(truth[:, None])
+    found = metrics.drop("rmse", *numbers, values, seed=0)
+    assert found.high is not None
+    assert found.value < metrics.cautious_drop("rmse", *numbers, values, seed=0) < found.high
 
 
 def test_errors_rise_where_accuracies_drop() -> None:
