@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accel.benchmark.environment import environment
+from accel.benchmark.environment import environment, usable_cores
 from accel.benchmark.glance import glance
 from accel.benchmark.inputs import random_inputs
 from accel.context import Context, Tell
@@ -75,8 +75,11 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         emulation = None
         if quantization is not None and quantization.differs:
             tell("emulating", number - 1, len(request.steps), label)
-            emulation = emulate(trial, result, workspace)
-            context.notes.extend(elsewhere(emulation))
+            try:
+                emulation = emulate(trial, result, workspace)
+            except AccelError as error:  # a result that is proved is not lost for a remark on other processors
+                context.note(f"What processors without VNNI give could not be emulated: {error.message}")
+            context.notes.extend(elsewhere(emulation) if emulation is not None else ())
         verdict = trial.verdict(step.promise, first, found)
         if verdict is not None and verdict.outcome == "not_met":
             context.note(_fallback(quantization))
@@ -237,7 +240,9 @@ def _compared(
     comparison = trial.compare(request.model.path, first, result, last)
     if not quantized or not request.measure_speed:
         return comparison
-    gain, warnings = glance(request.model.path, result, request.runtime, trial.shapes(), seed=request.seed)
+    gain, warnings = glance(
+        request.model.path, result, request.runtime, trial.shapes(), threads=usable_cores(), seed=request.seed
+    )
     return comparison.model_copy(update={"speedup": gain, "warnings": (*comparison.warnings, *warnings)})
 
 

@@ -160,7 +160,9 @@ class StepReport(_Value):
     comparison: Comparison
     quantization: QuantizationReport | None = None
     emulation: Emulation | None = Field(
-        None, description="What processors without VNNI make of the result. None where it is the same for every input."
+        None,
+        description="What processors without VNNI make of the result. None where no input makes a difference, and where that "
+        "was not looked at.",
     )
     verdict: Verdict | None = Field(None, description="On the contract of this step, if it has one.")
     notes: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def main() -> int:
     )  # ends the candidate and removes the folder
     sections: dict[str, Section] = {}
     with tempfile.TemporaryDirectory(prefix="accel-bench-") as folder:
-        bench = Workbench(Path(folder), options.data, options.peers, QUICK if options.quick else FULL)
+        extent = QUICK if options.quick else FULL
+        extent = replace(extent, seconds=options.seconds or extent.seconds)
+        bench = Workbench(Path(folder), options.data, options.peers, extent)
         where = bench.host["environment"]
         print(
             f"# Quantization\n\n{where['cpu']}, {where['cores']} cores; {_versions(where)}; {', '.join(bench.runtimes)}\n"
@@ -60,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of models and labelled data")
     parser.add_argument("--peers", type=Path, default=Path(sys.executable), help="interpreter that has the peers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help="only these")
+    parser.add_argument("--seconds", type=float, help="longest that a candidate may run before it is stopped (3,600)")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--quick", action="store_true", help="few rows and one turn: whether it runs, not how well")
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ Bits = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Symbols = npt.NDArray[np.int32]
+
+Size = TypeVar("Size", int, int | str | None)
 
 PADDING = -1
 """Stands behind the end of a sequence."""
@@ -84,8 +87,8 @@ def counted(bits: Bits) -> npt.NDArray[np.float64]:
     return np.asarray(np.bitwise_count(bits).sum(1), np.float64)
 
 
-def row_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of one sample of an array, without axes of size 1 at the end."""
+def row_shape(shape: Sequence[Size]) -> tuple[Size, ...]:
+    """Shape of one sample of an array, or of a port, without axes of size 1 at the end."""
     row = list(shape[1:])
     while row and row[-1] == 1:
         row.pop()

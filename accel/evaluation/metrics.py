@@ -18,6 +18,9 @@ from accel.report import Estimate
 _ONE_ERROR = 0.6827
 """How sure an interval is that reaches one standard error to both sides."""
 
+_SEEN = 10
+"""Samples that differ from where a bootstrap over samples shows how they may."""
+
 Statistic = Callable[[Weights | None], float]
 """A metric of some samples, each counted as often as its weight says."""
 
@@ -57,6 +60,13 @@ def drop(
     before, after = marks(metric, baseline, truth), marks(metric, model, truth)
     if right_or_wrong(before) and right_or_wrong(after):
         return paired_drop(before, after, confidence)
+    found = _drawn_drop(metric, baseline, model, truth, seed=seed, confidence=confidence)
+    return _with_unseen(found, baseline, model, confidence)
+
+
+def _drawn_drop(
+    metric: Metric, baseline: Predictions, model: Predictions, truth: Predictions, *, seed: int, confidence: float
+) -> Estimate:
     sign = -1.0 if metric in ERRORS else 1.0
     first, second = statistic(metric, baseline, truth), statistic(metric, model, truth)
     found = bootstrap(
@@ -65,11 +75,26 @@ def drop(
     return _defined(metric, found)
 
 
+def _with_unseen(found: Estimate, baseline: Predictions, model: Predictions, confidence: float) -> Estimate:
+    """A bootstrap's interval, widened by what may differ on samples that were not seen.
+
+    Where no sample differs, every draw is the same, and the bootstrap is sure of it however few there are. So where few do,
+    the interval also holds the share of samples that may differ at all, each of them wholly lost.
+    """
+    if found.low is None or found.high is None or "agreement" not in type(model).metrics:
+        return found
+    same = np.asarray(marks("agreement", model, baseline) == 1)
+    if (~same).sum() >= _SEEN:
+        return found
+    reach = paired_drop(np.ones(len(same), np.bool_), same, confidence).high or 0.0
+    return Estimate(value=found.value, low=min(found.low, -reach), high=max(found.high, reach))
+
+
 def cautious_drop(metric: Metric, baseline: Predictions, model: Predictions, truth: Predictions, *, seed: int) -> float:
     """The drop plus its standard error, to choose by: of many candidates on few samples the best is mostly a lucky one."""
     before, after = marks(metric, baseline, truth), marks(metric, model, truth)
     if before is None or after is None:
-        found = drop(metric, baseline, model, truth, seed=seed, confidence=_ONE_ERROR)
+        found = _drawn_drop(metric, baseline, model, truth, seed=seed, confidence=_ONE_ERROR)
         return found.value if found.high is None else found.high
     lost = before.astype(np.float64) - after.astype(np.float64)
     return float(lost.mean() + lost.std() / math.sqrt(len(lost)))
@@ -110,6 +135,19 @@ def check_shapes(said: Decisions, truth: Decisions) -> None:
         raise BindingMismatch(
             f"The output has {list(said.shape)} decisions a sample, what it is compared with has {list(truth.shape)}.",
             hint="Both need one shape, apart from axes of size 1 at the end. Check the target, and which output the binding names.",
+        )
+
+
+def check_values(said: Values, truth: Values) -> None:
+    """Refuse to compare values of different shapes.
+
+    Raises:
+        BindingMismatch: Names both.
+    """
+    if truth.numbers.shape[1:] != said.numbers.shape[1:]:
+        raise BindingMismatch(
+            f"The target has the shape {truth.numbers.shape}, the output {said.numbers.shape}.",
+            hint="Both need as many values a sample. Check the target, and which output the binding names.",
         )
 
 
@@ -184,9 +222,8 @@ def _f1(said: Decisions, truth: Decisions) -> Statistic:
 
 
 def _regression(metric: Metric, said: Values, truth: Values) -> Statistic:
+    check_values(said, truth)
     numbers = truth.numbers
-    if numbers.shape != said.numbers.shape:
-        raise BindingMismatch(f"The target has the shape {numbers.shape}, the output {said.numbers.shape}.")
     error = said.numbers - numbers
     absolute, squared = np.abs(error).mean(1), (error**2).mean(1)
 

@@ -19,6 +19,9 @@ _DRAWN_ROWS = 50_000_000
 """Rows drawn in all, at most: fewer bootstrap draws for very large sets, whose intervals are narrow anyway."""
 
 
+_FEWEST = 10
+
+
 def wilson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
     """A share with Wilson's score interval (J. Am. Stat. Assoc. 22, 1927)."""
     share, z = hits / n, _z(confidence)
@@ -51,7 +54,12 @@ def mcnemar(baseline: Bools, model: Bools) -> float:
 
 
 def bootstrap(statistic: Callable[[Weights | None], float], n: int, *, seed: int, confidence: float = 0.95) -> Estimate:
-    """Percentile bootstrap (Efron and Tibshirani, 1993) of a statistic that takes a weight for each sample."""
+    """Percentile bootstrap (Efron and Tibshirani, 1993) of a statistic that takes a weight for each sample.
+
+    Below ten samples there is no interval: of so few the draws tell nothing.
+    """
+    if n < _FEWEST:
+        return Estimate(value=statistic(None))
     chance = np.random.default_rng(seed)
     draws = max(100, min(_DRAWS, _DRAWN_ROWS // max(n, 1)))
     values = np.array(

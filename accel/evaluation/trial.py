@@ -53,10 +53,10 @@ class Trial:
         return len(self.feeds) if self.bound is None else len(self.bound)
 
     def part(self, rows: int) -> Trial:
-        """So many rows, at even distances: files are often sorted by class."""
+        """So many of the rows, spread over all of them."""
         if self.bound is None or rows >= len(self.bound):
             return self
-        index = np.arange(rows) * len(self.bound) // rows
+        index = spread(len(self.bound), rows)
         return replace(self, bound=self.bound.select(index), truth=self.truth and self.truth.select(index))
 
     def watch(self, path: Path) -> Watched:
@@ -72,7 +72,7 @@ class Trial:
         collected = collector(self.truth.reading, self.bound.output) if self.truth and self.bound else None
         for feed, size in self._inputs():
             found = session.run(_as_taken(feed, session))
-            outputs = {name: array[:size] if size else array for name, array in found.items()}
+            outputs = {name: _without_filling(array, size, self.bound) for name, array in found.items()}
             if kept_bytes < _KEPT_BYTES:
                 for name, array in outputs.items():
                     kept.setdefault(name, []).append(array)
@@ -218,6 +218,24 @@ def _as_taken(feed: dict[str, Array], session: Session) -> dict[str, Array]:
             name: array.astype(wanted[name], copy=False) if name in wanted and array.dtype.kind == "f" else array
             for name, array in feed.items()
         }
+
+
+def spread(total: int, rows: int) -> npt.NDArray[np.int64]:
+    """Numbers of ``rows`` rows out of ``total``, ascending: four blocks or more, at even distances.
+
+    Files are often sorted by class, so that the first rows alone would be of one; and neighbours may be frames of one clip,
+    which belong into one batch.
+    """
+    block = max(1, min(_BATCH, rows // 4))
+    place = np.arange(rows)
+    gaps = max(1, -(-rows // block) - 1)
+    return np.asarray(place + place // block * (total - rows) // gaps, np.int64)
+
+
+def _without_filling(array: Array, size: int, bound: Bound | None) -> Array:
+    """An output without the rows that only filled up a batch."""
+    filled = bound is not None and bound.fixed_batch is not None and size < bound.fixed_batch
+    return array[:size] if filled and array.ndim and bound and len(array) == bound.fixed_batch else array
 
 
 def _joined(arrays: list[Array]) -> Array:

@@ -14,7 +14,7 @@ from accel.data.dataset import Dataset
 from accel.errors import BadDataset, BindingMismatch, LabelsOutOfRange
 from accel.evaluation.contract import Contract, Metric
 from accel.evaluation.decoding import packed, row_shape, without_padding
-from accel.evaluation.metrics import check_metric
+from accel.evaluation.metrics import check_metric, check_values
 from accel.evaluation.predictions import (
     NAME_A_DECODER,
     Classes,
@@ -44,7 +44,9 @@ class Truth:
     def select(self, index: npt.NDArray[np.int64]) -> Truth:
         """What is true of some rows, by their numbers."""
         labels = None if self.labels is None else self.labels.select(index)
-        return replace(self, labels=labels, metrics=("accuracy",) if _all_no(labels) else self.metrics)
+        return replace(
+            self, labels=labels, metrics=("accuracy",) if "f1" in self.metrics and _all_no(labels) else self.metrics
+        )
 
     def against(self, metric: Metric, baseline: Predictions) -> Predictions:
         """What predictions are held against: the labels, or for the agreement what the baseline said."""
@@ -62,6 +64,8 @@ class Truth:
                 "one label for each number.",
                 hint="Axes of size 1 at the end do not count. Check the target, and which output the binding names.",
             )
+        if isinstance(said, Values) and isinstance(self.labels, Values):
+            check_values(said, self.labels)
 
 
 def truth_of(dataset: Dataset, bound: Bound, contracts: Sequence[Contract], outputs: Sequence[Port]) -> Truth | None:
@@ -83,7 +87,7 @@ def truth_of(dataset: Dataset, bound: Bound, contracts: Sequence[Contract], outp
         return Truth(None, ("agreement",), bound.decoder or "classes")
     reading: Reading = bound.decoder or ("values" if dataset.summary.task == "regression" else "classes")
     shape = next(port.shape for port in outputs if port.name == bound.output)
-    if reading == "classes" and (row_shape((len(bound), *bound.target.shape)) or len(shape) > 2):  # noqa: PLR2004
+    if reading == "classes" and (row_shape((len(bound), *bound.target.shape)) or len(row_shape(shape)) > 1):
         if not contracts:
             return None
         raise BindingMismatch(
@@ -119,7 +123,7 @@ def _all_no(labels: Predictions | None) -> bool:
 
 def _classes_in(reading: Reading, shape: tuple[int | str | None, ...]) -> int | None:
     """Number of classes that an output of a shape has; None where the model does not say."""
-    if reading == "classes" and len(shape) == 2 and isinstance(shape[1], int):  # noqa: PLR2004
+    if reading == "classes" and len(shape) > 1 and isinstance(shape[1], int):
         return max(2, shape[1])  # one score tells two classes apart
     if isinstance(reading, CtcGreedy) and len(shape) == 3 and isinstance(shape[2], int):  # noqa: PLR2004
         return shape[2]

@@ -8,6 +8,9 @@ from accel.evaluation.contract import ERRORS, Contract, Verdict
 from accel.evaluation.metrics import drop
 from accel.evaluation.predictions import Predictions
 
+_MANY = 10**9
+"""Nobody has more samples."""
+
 
 def judge(contract: Contract, baseline: Predictions, model: Predictions, truth: Predictions, *, seed: int) -> Verdict:
     """Say whether the loss stays within the contract's bound, as surely as the contract asks.
@@ -24,11 +27,16 @@ def judge(contract: Contract, baseline: Predictions, model: Predictions, truth: 
     # One-sided: the question is only whether the loss exceeds the bound, so the two-sided level is wider.
     level = 2 * contract.confidence - 1
     found = drop(contract.metric, baseline, model, truth, seed=seed, confidence=level)
-    low = found.value if found.low is None else found.low
-    high = found.value if found.high is None else found.high
     sure = f"{contract.confidence:.0%} sure"
     bound = f"the {contract.max_drop:g} that is allowed"
     loss = f"{contract.metric} {'rises' if contract.metric in ERRORS else 'drops'} by {found.value:.4g}"
+    if found.low is None or found.high is None:
+        return Verdict(
+            outcome="inconclusive",
+            contract=contract,
+            explanation=f"{loss}; {len(truth):,} samples are too few to be sure.",
+        )
+    low, high = found.low, found.high
     if high <= contract.max_drop:
         return Verdict(
             outcome="met", contract=contract, explanation=f"{loss}; {sure} of at most {high:.4g}, within {bound}."
@@ -51,4 +59,5 @@ def _samples_needed(samples: int, bound: float, value: float, low: float, high: 
     """About how many samples bring an interval to one side of the bound: its width shrinks with the root of their number."""
     margin = abs(bound - value)
     half = high - value if value <= bound else value - low
-    return math.ceil(samples * (half / margin) ** 2) if margin > 0 else None
+    needed = samples * (half / margin) ** 2 if margin > 0 else math.inf
+    return math.ceil(needed) if needed <= _MANY else None

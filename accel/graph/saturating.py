@@ -159,7 +159,11 @@ class _Correction:
         back = self._node.inputs[1]
         self._node.replace_input_with(1, weight)
         if back is not None and not back.uses() and (producer := back.producer()) is not None:
+            stored = [value for value in producer.inputs if value is not None]
             self._graph.remove(producer, safe=True)
+            for value in stored:
+                if not value.uses() and value.name is not None:
+                    self._graph.initializers.pop(value.name, None)
         integers = self._add("Cast", [self._exposed.input], [ir.AttrInt64("to", int(ir.DataType.FLOAT))])
         # Centred, so that a border of zeros is a border of zero points.
         shift = self._exposed.zero_point - (_SIGNED_OFFSET if self._exposed.signed else 0)

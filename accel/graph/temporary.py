@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accel.errors import TooLarge
 from accel.runtimes.onnxruntime import Session, open_session
 
 if TYPE_CHECKING:
@@ -16,11 +17,20 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def temporary_file(model: ir.Model, workspace: Path) -> Iterator[Path]:
-    """A file of a graph that is removed at the end; unlike a result it need not outlive a loss of power."""
-    import onnx_ir as ir
+    """A file of a graph that is removed at the end; unlike a result it need not outlive a loss of power.
 
+    Raises:
+        TooLarge: It is larger than a file can be.
+    """
+    import onnx_ir as ir
+    from google.protobuf.message import EncodeError
+
+    try:
+        data = ir.to_proto(model).SerializeToString()
+    except (EncodeError, ValueError) as error:  # a protobuf message has an end at 2 GiB
+        raise TooLarge("The graph, with what is measured in it, is larger than 2 GiB.") from error
     with tempfile.NamedTemporaryFile(dir=workspace, suffix=".onnx") as file:
-        file.write(ir.to_proto(model).SerializeToString())
+        file.write(data)
         file.flush()
         yield Path(file.name)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LABEL_FREE_ROWS = 16
 """Enough to see what noise the outputs have; a contract's metric takes all rows."""
+_SMALL_ROWS = 128
+"""As many where they are small, since ways of choosing ranges may be close."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Chooser:
     @cached_property
     def trial(self) -> Trial:
         """The rows in use."""
-        return self.samples if self.contract is not None else self.samples.part(_LABEL_FREE_ROWS)
+        if self.contract is not None:
+            return self.samples
+        together = 1 if self.samples.bound is None else self.samples.bound.batch_size(_SMALL_ROWS)
+        return self.samples.part(max(_LABEL_FREE_ROWS, together))
 
     @cached_property
     def reference(self) -> Watched:

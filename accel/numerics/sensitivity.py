@@ -86,7 +86,9 @@ def _beside(
 
     quantized = add("QuantizeLinear", [entry, scale, zero], "quantized")
     back = add("DequantizeLinear", [quantized, scale, zero], "back")
-    if weight.granularity.block is None:  # a quarter of the floats' size, to be written and loaded
+    # Integers are a quarter of the size, to be written and loaded; but a matrix product of two pairs would be fused into an
+    # integer kernel, which is not the same on every processor.
+    if weight.granularity.block is None and node.op_type == "Conv":
         parts = [weight.integers, weight.parameters.scale, weight.parameters.zero_point.astype(weight.scheme.dtype)]
         constants = [named_constant(graph, f"{name}_weight_{number}", part) for number, part in enumerate(parts)]
         axes = [] if weight.granularity.axis is None else [ir.AttrInt64("axis", weight.granularity.axis)]

@@ -261,7 +261,6 @@ class StaticRun:
         for layer in self.static.chosen:
             if layer.name in exposed:
                 self.weights[layer.name] = self.static.weight(layer, scheme, self.settings)
-        self._seen = None
 
     def _certified(self, model: ir.Model) -> Certificate:
         return certify(model, self._few(_CERTIFIED_ON), self.context.workspace, tell=self.context.progress)

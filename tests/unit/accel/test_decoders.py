@@ -130,7 +130,7 @@ def test_sequences_are_evaluated_in_pairs(bench: Bench, padding: int) -> None:
 def test_decisions_are_evaluated_sample_by_sample(bench: Bench) -> None:
     proto = models.framewise("Sigmoid")
     arrays = notes(proto, flipped=50)
-    baseline, twin = bench.evaluate([proto, proto], arrays, YES_NO, contract=Contract(metric="f1", max_drop=0.01))
+    baseline, twin = bench.evaluate([proto, proto], arrays, YES_NO, contract=Contract(metric="f1", max_drop=0.05))
     assert list(baseline.metrics) == ["f1", "accuracy"]
     said, truth = answers(proto, arrays["x_test"]) >= 0.5, arrays["y_test"] > 0
     f1 = 2 * (said & truth).sum() / (said.sum() + truth.sum())

@@ -263,7 +263,7 @@ def test_a_quantized_result_comes_with_its_speed(bench: Bench) -> None:
     assert found.low is not None
     assert found.high is not None
     assert 0 < found.low <= found.value <= found.high
-    slower = [warning for warning in report.comparison.warnings if "slower" in warning]
+    slower = [warning for warning in report.comparison.warnings if warning.startswith("The result is slower")]
     assert bool(slower) == (found.high < 1)
     assert all("keep the original" in warning for warning in slower)
     report, _ = bench.compress(models.constant_mlp(), arrays, {"technique": "optimize_graph"}, measure_speed=True)
@@ -370,3 +370,34 @@ def test_a_benchmark_survives_the_way_to_its_parent(bench: Bench) -> None:
     assert first.latency_ms.count == sum(map(len, first.samples_ms))
     assert second.error
     assert second.latency_ms is second.speedup is None
+
+
+def test_class_scores_may_have_axes_of_size_1_behind_them(bench: Bench) -> None:
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["flat"]),
+        onnx.helper.make_node("Unsqueeze", ["flat", "axes"], ["scores"]),
+    ]
+    weights = {"w": np.eye(16, 3, dtype=np.float32), "axes": np.array([2, 3])}
+    shapes = ([models._value("x", ["n", 16])], [models._value("scores", ["n", 3, 1, 1])])
+    arrays = {"x_test": X, "y_test": X[:, :3].argmax(1)}
+    report, _ = bench.compress(models.assemble(nodes, *shapes, weights), arrays, contract=Contract(max_drop=0.5))
+    assert report.comparison.metric == "accuracy"
+    assert report.verdict is not None
+    assert report.verdict.outcome == "met"
+
+
+def test_an_output_without_rows_is_compared_whole(bench: Bench) -> None:
+    """A loss beside the scores, and a state whose first axis is no batch."""
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["scores"]),
+        onnx.helper.make_node("ReduceMean", ["scores"], ["loss"], keepdims=0),
+        onnx.helper.make_node("Expand", ["scores", "shape"], ["state"]),
+    ]
+    weights = {"w": np.eye(16, 3, dtype=np.float32), "shape": np.array([2, 1, 1])}
+    outputs = [
+        models._value(name, shape) for name, shape in (("scores", ["n", 3]), ("loss", []), ("state", [2, "n", 3]))
+    ]
+    proto = models.assemble(nodes, [models._value("x", ["n", 16])], outputs, weights)
+    report, _ = bench.compress(proto, {"x_test": X, "y_test": X[:, :3].argmax(1)}, {"technique": "convert_float16"})
+    assert report.comparison.agreement == 1
+    assert 0 < report.comparison.max_abs_difference < 0.01
