@@ -31,6 +31,13 @@ class LayerReport(_Value):
     portability: Literal["safe", "safe_on_data", "at_risk"] | None = Field(
         None, description="Whether 16-bit sums of processors without VNNI can saturate here."
     )
+    portability_reason: str = Field("", description="What that is known from.")
+    saturated_share: float | None = Field(
+        None, description="Share of the sums of products with a pair that saturates there, on the samples."
+    )
+    saturation_error: float | None = Field(
+        None, description="Largest change of an output by that, relative to the layer's largest output."
+    )
     note: str = Field("", description="Why the layer is as it is, where that was not asked for.")
 
 

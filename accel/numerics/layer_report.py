@@ -11,7 +11,7 @@ from accel.graph.kernels import computes_in_integers, kernels
 from accel.graph.layers import Layer
 from accel.graph.qdq import QuantizedActivation, QuantizedWeight
 from accel.numerics.histogram import Histogram
-from accel.numerics.portability import Verdict
+from accel.numerics.portability import LayerCertificate
 from accel.numerics.scales import WIDE, noise_db
 from accel.numerics.static import Settings, StaticModel
 from accel.report_quantization import LayerReport
@@ -27,7 +27,7 @@ def describe(
     noise: Mapping[str, float],
     in_float: Mapping[str, str],
     wide: Collection[str],
-    verdicts: Mapping[str, Verdict],
+    certificates: Mapping[str, LayerCertificate],
 ) -> tuple[LayerReport, ...]:
     """A report for each layer that was chosen, in the order of the graph.
 
@@ -40,7 +40,7 @@ def describe(
         noise: Noise over signal of each layer's output, on float inputs.
         in_float: Why a layer stayed in float, by its name.
         wide: Layers whose input has 16 bits.
-        verdicts: Whether a layer can saturate on processors without VNNI.
+        certificates: What a layer does on processors without VNNI.
     """
     found = kernels(path, [layer.name for layer in static.chosen], workspace)
     return tuple(
@@ -53,9 +53,20 @@ def describe(
             static.entering(layer, settings, WIDE if layer.name in wide else None),
             found.get(layer.name),
             noise,
-        ).model_copy(update={"portability": verdicts.get(layer.name)})
+        ).model_copy(update=_portability(certificates.get(layer.name)))
         for layer in static.chosen
     )
+
+
+def _portability(certificate: LayerCertificate | None) -> dict[str, object]:
+    if certificate is None:
+        return {}
+    return {
+        "portability": certificate.verdict,
+        "portability_reason": certificate.reason,
+        "saturated_share": certificate.share,
+        "saturation_error": certificate.largest_error,
+    }
 
 
 def _float(layer: Layer, reason: str, found: Mapping[str, str], noise: Mapping[str, float]) -> LayerReport:

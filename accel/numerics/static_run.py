@@ -290,7 +290,7 @@ class StaticRun:
                 noise=self.noise if diagnose else {},
                 in_float=self.in_float,
                 wide=self.wide,
-                verdicts={layer.name: layer.verdict for layer in certificate.layers} if certificate else {},
+                certificates={layer.name: layer for layer in certificate.layers} if certificate else {},
             )
         context.quantization = QuantizationReport(
             layers=reports,

@@ -241,6 +241,10 @@ def test_seven_bits_are_the_same_everywhere(tmp_path: Path) -> None:
     plain = applied(QuantizeStatic(), proto, tmp_path, feed=feed)
     assert plain.report.portability is not None
     assert len(plain.report.portability.at_risk) == 1
+    (layer,) = plain.report.layers
+    assert "saturated on the samples" in layer.portability_reason
+    assert 0 < (layer.saturated_share or 0) <= 1
+    assert (layer.saturation_error or 0) > 0
     mended = applied(QuantizeStatic(portable=True), proto, tmp_path, feed=feed)
     assert mended.report.portability is not None
     assert (mended.report.portability.at_risk, mended.report.portability.safe_on_data) == ((), 0)
