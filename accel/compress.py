@@ -27,7 +27,7 @@ from accel.evaluation.truth import truth_of
 from accel.events import Done, ResultFile
 from accel.graph.inspect import summarize
 from accel.graph.load import load, load_proto, save
-from accel.report import Comparison, CompressReport, StepReport
+from accel.report import Comparison, CompressReport, Emulation, StepReport
 from accel.report_quantization import QuantizationReport
 from accel.request import CompressRequest
 from accel.runtimes.onnxruntime import open_session
@@ -72,14 +72,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
         found = _proved(trial, result, step.tag(), watched)
         summary = summarize(load_proto(result))
         quantization = samples.examined(before, context, workspace)
-        emulation = None
-        if quantization is not None and quantization.differs:
-            tell("emulating", number - 1, len(request.steps), label)
-            try:
-                emulation = emulate(trial, result, workspace)
-            except AccelError as error:  # a result that is proved is not lost for a remark on other processors
-                context.note(f"What processors without VNNI give could not be emulated: {error.message}")
-            context.notes.extend(elsewhere(emulation) if emulation is not None else ())
+        emulation = _emulated(trial, result, quantization, context)
         verdict = trial.verdict(step.promise, first, found)
         if verdict is not None and verdict.outcome == "not_met":
             context.note(_fallback(quantization))
@@ -176,6 +169,22 @@ class _Samples:
             *compare_answers(division.calibration, model, used, workspace),
         )
         return report.model_copy(update={"findings": (*found, *report.findings)})
+
+
+def _emulated(
+    trial: Trial, result: Path, quantization: QuantizationReport | None, context: Context
+) -> Emulation | None:
+    """What processors without VNNI make of a result, where that may be something else; remarks go into the context."""
+    if quantization is None or not quantization.differs:
+        return None
+    context.progress("emulating", 0, None, "")
+    try:
+        found = emulate(trial, result, context.workspace)
+    except AccelError as error:  # a result that is proved is not lost for a remark on other processors
+        context.note(f"What processors without VNNI give could not be emulated: {error.message}")
+        return None
+    context.notes.extend(elsewhere(found) if found is not None else ())
+    return found
 
 
 def _fallback(report: QuantizationReport | None) -> str:

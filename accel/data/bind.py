@@ -89,6 +89,11 @@ class Bound:
         fed = {feed.port.name for feed in self.feeds if feed.rows is not None}
         return {n: np.concatenate([a, np.repeat(a[-1:], lacking, 0)]) if n in fed else a for n, a in batch.items()}
 
+    def unfilled(self, output: Array, rows: int) -> Array:
+        """An output of a batch without the rows that only filled the batch up; whole where its first axis is no batch."""
+        filled = self.fixed_batch is not None and rows < self.fixed_batch
+        return output[:rows] if filled and output.ndim and len(output) == self.fixed_batch else output
+
     def answer(self, outputs: Mapping[str, Array], rows: int) -> Array:
         """The output that is compared with the target, without what filled up the batch.
 
@@ -108,7 +113,7 @@ class Bound:
                 f"batch of {max(rows, self.fixed_batch or 0)}.",
                 hint="Name another output, or export the model so that the first axis of this one is the batch.",
             )
-        return found[:rows]
+        return self.unfilled(found, rows)
 
     def draw(self, samples: int, seed: int) -> Bound:
         """At most ``samples`` rows drawn without repetition, in order of place."""

@@ -39,8 +39,7 @@ def emulate(trial: Trial, result: Path, workspace: Path) -> Emulation | None:
     other = saturating(model)
     if len(other.graph) == len(model.graph):  # stacks of matrices are at risk, but not emulated
         return None
-    size = 1 if trial.bound is None else trial.bound.batch_size(_LARGEST_BATCH)
-    part = replace(trial, runtime=_RUNTIME).part(_BATCHES * size)
+    part = replace(trial, runtime=_RUNTIME).part(_BATCHES * trial.batch_size(_LARGEST_BATCH))
     plain = part.watch(result)
     with temporary_file(other, workspace) as path:
         found = part.compare(result, plain, path, part.watch(path))

@@ -52,6 +52,10 @@ class Trial:
     def __len__(self) -> int:
         return len(self.feeds) if self.bound is None else len(self.bound)
 
+    def batch_size(self, largest: int) -> int:
+        """Rows that are best taken at a time, ``largest`` at most."""
+        return 1 if self.bound is None else self.bound.batch_size(largest)
+
     def part(self, rows: int) -> Trial:
         """So many of the rows, spread over all of them."""
         if self.bound is None or rows >= len(self.bound):
@@ -72,7 +76,7 @@ class Trial:
         collected = collector(self.truth.reading, self.bound.output) if self.truth and self.bound else None
         for feed, size in self._inputs():
             found = session.run(_as_taken(feed, session))
-            outputs = {name: _without_filling(array, size, self.bound) for name, array in found.items()}
+            outputs = found if self.bound is None else {n: self.bound.unfilled(a, size) for n, a in found.items()}
             if kept_bytes < _KEPT_BYTES:
                 for name, array in outputs.items():
                     kept.setdefault(name, []).append(array)
@@ -230,12 +234,6 @@ def spread(total: int, rows: int) -> npt.NDArray[np.int64]:
     place = np.arange(rows)
     gaps = max(1, -(-rows // block) - 1)
     return np.asarray(place + place // block * (total - rows) // gaps, np.int64)
-
-
-def _without_filling(array: Array, size: int, bound: Bound | None) -> Array:
-    """An output without the rows that only filled up a batch."""
-    filled = bound is not None and bound.fixed_batch is not None and size < bound.fixed_batch
-    return array[:size] if filled and array.ndim and bound and len(array) == bound.fixed_batch else array
 
 
 def _joined(arrays: list[Array]) -> Array:

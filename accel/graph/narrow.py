@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from accel.graph.layers import constant
+from accel.graph.load import copied
 from accel.graph.prepare import graph_constant
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def narrow(
 
 def lifted(model: ir.Model) -> ir.Model:
     """A copy whose constants are all initializers, those of its sub-graphs too; nothing else is changed."""
-    import onnx_ir as ir
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     return copy
 

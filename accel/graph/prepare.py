@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accel.errors import TechniqueFailed
+from accel.graph.load import copied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,14 +33,13 @@ def prepare(model: ir.Model, workspace: Path, *, opset: int = QDQ_OPSET) -> tupl
     Raises:
         TechniqueFailed: The opset cannot be raised, or ONNX Runtime cannot load the model.
     """
-    import onnx_ir as ir
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     from accel.graph.simplify import simplify
 
     notes = []
     # Constant nodes first: simplification folds what hangs on initializers.
-    ready = ir.from_proto(ir.to_proto(model))
+    ready = copied(model)
     have = ready.opset_imports.get("", 0)
     if have < opset:
         ready = _raised(ready, have, opset)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.graph.layers import LAYER_OPERATORS
+from accel.graph.load import copied
 from accel.graph.observe import Observed, Probe, observe
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _with_squares(model: ir.Model, values: Mapping[str, int | None]) -> tuple[ir
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     graph = copy.graph
     known = {value.name: value for value in (*graph.inputs, *(v for node in graph for v in node.outputs))}
     graph.outputs.clear()

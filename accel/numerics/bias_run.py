@@ -84,7 +84,7 @@ class BiasRun:
                 observe(quantized, [*ours.values(), *answers], batch, self.context.workspace),
             )
             float_seen, seen = pair[0].run(batch), pair[1].run(batch)
-            count = _rows(batch)
+            count = rows_in(batch)
             _add(sums["inputs"], entering, float_seen, count)
             _add(sums["wanted"], theirs, float_seen, count)
             _add(sums["found"], ours, seen, count)
@@ -136,7 +136,7 @@ class BiasRun:
             name = places[value]
             axis = _channel_axis(self.chosen[name]) % arrays[0].ndim
             others = tuple(a for a in range(arrays[0].ndim) if a != axis)
-            counts = [_rows(batch) for batch in batches]
+            counts = [rows_in(batch) for batch in batches]
             means = [np.asarray(array, np.float64).mean(others) for array in arrays]
             shift = wanted[name] - np.average(means, axis=0, weights=counts)
             try:
@@ -157,15 +157,15 @@ class BiasRun:
             raise BadDataset("There is no sample to measure means on.", hint="Give a dataset with rows.")
         everything = [Probe(probe.value, "all") for probe in probes.values()]
         seen = observe(self.reference, everything, first, self.context.workspace).run(first)
-        largest = max(arrays[0].nbytes for arrays in seen.values()) // _rows(first)
+        largest = max(arrays[0].nbytes for arrays in seen.values()) // rows_in(first)
         fitting = max(1, min(self.samples, _STEP_BYTES // (_STEP_LIVE * max(largest, 1))))
         watched = observe(self.reference, list(probes.values()), first, self.context.workspace)
         batches: list[Mapping[str, Array]] = []
         sums: dict[str, Floats] = {}
         for batch in self._batches(fitting):
             batches.append(batch)
-            _add(sums, probes, watched.run(batch), _rows(batch))
-        rows = sum(map(_rows, batches))
+            _add(sums, probes, watched.run(batch), rows_in(batch))
+        rows = sum(map(rows_in, batches))
         if rows < self.samples:
             self.context.note(f"The layers were compared on {rows} samples.")
         return batches, {name: total / rows for name, total in sums.items()}
@@ -195,10 +195,6 @@ def _channel_axis(layer: Layer) -> int:
 
 def _is_float(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.name == "FLOAT"
-
-
-def _rows(batch: Mapping[str, Array]) -> int:
-    return rows_in(batch)
 
 
 def _add(

@@ -35,8 +35,7 @@ class Chooser:
         """The rows in use."""
         if self.contract is not None:
             return self.samples
-        together = 1 if self.samples.bound is None else self.samples.bound.batch_size(_SMALL_ROWS)
-        return self.samples.part(max(_LABEL_FREE_ROWS, together))
+        return self.samples.part(max(_LABEL_FREE_ROWS, self.samples.batch_size(_SMALL_ROWS)))
 
     @cached_property
     def reference(self) -> Watched:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from accel.context import Tell, rows_in
 from accel.errors import BadDataset
+from accel.graph.load import copied
 from accel.graph.quantized import quantized_layers
 from accel.graph.saturating import Exposure, exposure
 from accel.graph.temporary import opened
@@ -216,7 +217,7 @@ def _watched(model: ir.Model, watches: Iterable[_Watch], workspace: Path) -> Ses
     """Load a copy that gives the integers that go into each layer, and the extremes of what comes out."""
     import onnx_ir as ir
 
-    copy = ir.from_proto(ir.to_proto(model))
+    copy = copied(model)
     graph = copy.graph
     values = {value.name: value for value in (*graph.inputs, *(value for node in graph for value in node.outputs))}
     graph.outputs.clear()

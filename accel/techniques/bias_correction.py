@@ -41,10 +41,9 @@ class BiasCorrection(Technique):
 
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Measure the means of both models, and correct (Nagel et al. 2019, arXiv 1906.04721)."""
-        import onnx_ir as ir
-
         from accel.errors import TechniqueFailed
         from accel.graph.layers import layers
+        from accel.graph.load import copied
         from accel.graph.prepare import prepare
         from accel.graph.quantized import quantized_layers
         from accel.numerics.bias_run import BiasRun
@@ -69,7 +68,7 @@ class BiasCorrection(Technique):
                 "No quantized layer has the name and the shape of a layer of the float model.",
                 hint="Put bias_correction right behind the quantizing step: what comes between may rename nodes.",
             )
-        result = ir.from_proto(ir.to_proto(model))
+        result = copied(model)
         run = BiasRun(chosen, reference, calibration, self.samples, context)
         before = run.measure(result)
         left = run.correct_by_data(result) if self.method == "data" else run.correct(result, before)
@@ -86,5 +85,5 @@ class BiasCorrection(Technique):
         )
         if before.noise is not None and after.noise is not None and after.noise > _WORSE * before.noise:
             context.note("That made the outputs worse, so the biases were left as they were.")
-            return ir.from_proto(ir.to_proto(model))
+            return copied(model)
         return result

@@ -92,9 +92,8 @@ class SearchRounding(Technique):
 
     def apply(self, model: onnx_ir.Model, context: Context) -> onnx_ir.Model:
         """Measure the layers' inputs on the float model, and search (Nagel et al. 2020, arXiv 2004.10568)."""
-        import onnx_ir as ir
-
         from accel.errors import TechniqueFailed
+        from accel.graph.load import copied
         from accel.graph.prepare import prepare
         from accel.graph.quantized import quantized_layers
         from accel.numerics.gram import grams
@@ -108,7 +107,7 @@ class SearchRounding(Technique):
                 hint="Put a quantizing step whose weights are dequantized before it in the same recipe.",
             )
         calibration = context.calibration("search_rounding")
-        result = ir.from_proto(ir.to_proto(model))
+        result = copied(model)
         reference, _ = prepare(context.reference, context.workspace)
         pairs, left = _pairs(reference.graph, result.graph)
         readers = {layer.name: pair for pair in pairs for layer in pair.floats}
