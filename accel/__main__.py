@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import IO
@@ -52,7 +53,10 @@ def _answer(text: bytes, out: IO[str]) -> Done | Failed:
 
     try:
         request = _parse(text)
-        sandbox = confine(readable=_inputs(request), writable=request.workspace.resolve(), limits=request.limits)
+        workspace = request.workspace.resolve()
+        sandbox = confine(readable=_inputs(request), writable=workspace, limits=request.limits)
+        # There is no other folder for temporary files now, here and in the processes that this one starts.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(workspace)
         return run(
             request,
             sandbox,
@@ -114,7 +118,8 @@ def _inputs(request: EngineRequest) -> list[Path]:
         case CompressRequest():
             files = [request.model.path] + ([request.dataset.path] if request.dataset else [])
         case EvaluateRequest():
-            files = [model.path for model in request.models] + [request.dataset.path]
+            kept = [model.predictions for model in request.models if model.predictions is not None]
+            files = [*(model.path for model in request.models), *kept, request.dataset.path]
         case BenchmarkRequest():
             files = [model.path for model in request.models]
     for file in files:

@@ -27,8 +27,8 @@ from accel.evaluation.truth import truth_of
 from accel.events import Done, ResultFile
 from accel.graph.inspect import summarize
 from accel.graph.load import load, load_proto, save
-from accel.report import Comparison, CompressReport, Emulation, StepReport
-from accel.report_quantization import QuantizationReport
+from accel.report import Comparison, CompressReport, Emulation, SplitsUsed, StepReport
+from accel.report.quantization import QuantizationReport
 from accel.request import CompressRequest
 from accel.runtimes.onnxruntime import open_session
 from accel.technique import Technique
@@ -99,6 +99,7 @@ def compress(request: CompressRequest, tell: Tell) -> Done:
     tell("measuring", 0, None, "")
     report = CompressReport(
         steps=tuple(steps),
+        splits=samples.splits,
         comparison=_compared(trial, request, first, path, watched, quantized=bool(steps) and reference is not model),
         verdict=trial.verdict(request.contract, first, watched),
         environment=environment(),
@@ -139,6 +140,11 @@ class _Samples:
         judged = division.judged if contracts else division.judged.draw(_SAMPLES, request.seed)
         selection = None if division.selection is None else tried(division.selection, lambda *_: None)
         return cls(tried(judged, tell), division, selection)
+
+    @property
+    def splits(self) -> SplitsUsed | None:
+        """Which splits these are of."""
+        return None if self._division is None else self._division.splits
 
     def context(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import mmap
 import shutil
 import struct
 import zipfile
@@ -207,3 +208,12 @@ def _check_size(name: str, header: Header, there: int) -> None:
             f"but only {there - header.offset:,} are there.",
             hint="The file is cut off, or its header is wrong; save it again.",
         )
+
+
+def give_back(array: npt.NDArray[np.generic]) -> None:
+    """Let go of the memory of an array that is mapped from a file; its pages are read again when they are needed."""
+    mapped: object = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput, Decoder
+from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput, Decoder, Embedding
 from accel.data.dataset import Dataset, Rows
 from accel.data.steps import apply_step
 from accel.errors import BindingMismatch, RuntimeFailed
 from accel.runtimes.onnxruntime import Port
 
 Array = npt.NDArray[np.generic]
+Ints = npt.NDArray[np.int64]
 
 _BATCH_BYTES = 1 << 20
 
@@ -53,9 +54,20 @@ class Bound:
     """Batch size that the model insists on; None where any goes."""
     decoder: Decoder | None = None
     """How the output is read, where it is no class and no value a sample."""
+    group: Rows | None = None
+    """Which rows belong together; None where each is for itself."""
+    second: tuple[Feed, ...] | None = None
+    """Inputs of the second of each pair; None where rows are no pairs."""
 
     def __len__(self) -> int:
         return min((len(feed.rows) for feed in self.feeds if feed.rows is not None), default=0)
+
+    def groups(self) -> Ints | None:
+        """The number of each row's group [rows], from 0; None where each row is for itself."""
+        if self.group is None:
+            return None
+        values = self.group.take(0, len(self)).reshape(len(self))
+        return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
     def labels(self, start: int = 0, stop: int | None = None) -> Array:
         """The target of some rows, or of every row."""
@@ -82,11 +94,19 @@ class Bound:
 
     def feed(self, start: int, stop: int) -> dict[str, Array]:
         """The model's inputs for some rows; the last row is repeated where the model wants a fuller batch."""
-        batch = {feed.port.name: feed.batch(start, stop) for feed in self.feeds}
+        return self._filled(self.feeds, start, stop)
+
+    def runs(self, start: int, stop: int) -> tuple[dict[str, Array], ...]:
+        """What the model is run on for some rows: :meth:`feed`, and for pairs the inputs of the second of each too."""
+        first = self.feed(start, stop)
+        return (first,) if self.second is None else (first, self._filled(self.second, start, stop))
+
+    def _filled(self, feeds: tuple[Feed, ...], start: int, stop: int) -> dict[str, Array]:
+        batch = {feed.port.name: feed.batch(start, stop) for feed in feeds}
         lacking = (self.fixed_batch or 0) - (stop - start)
         if lacking <= 0:
             return batch
-        fed = {feed.port.name for feed in self.feeds if feed.rows is not None}
+        fed = {feed.port.name for feed in feeds if feed.rows is not None}
         return {n: np.concatenate([a, np.repeat(a[-1:], lacking, 0)]) if n in fed else a for n, a in batch.items()}
 
     def unfilled(self, output: Array, rows: int) -> Array:
@@ -121,10 +141,19 @@ class Bound:
             return self
         return self.select(np.sort(np.random.default_rng(seed).choice(len(self), samples, replace=False)))
 
-    def select(self, index: npt.NDArray[np.int64]) -> Bound:
+    def select(self, index: Ints) -> Bound:
         """Some of these rows, by their numbers."""
-        feeds = tuple(feed if feed.rows is None else replace(feed, rows=feed.rows.select(index)) for feed in self.feeds)
-        return replace(self, feeds=feeds, target=None if self.target is None else self.target.select(index))
+        return replace(
+            self,
+            feeds=_selected(self.feeds, index),
+            target=None if self.target is None else self.target.select(index),
+            group=None if self.group is None else self.group.select(index),
+            second=None if self.second is None else _selected(self.second, index),
+        )
+
+
+def _selected(feeds: tuple[Feed, ...], index: Ints) -> tuple[Feed, ...]:
+    return tuple(feed if feed.rows is None else replace(feed, rows=feed.rows.select(index)) for feed in feeds)
 
 
 def bind(
@@ -149,14 +178,22 @@ def bind(
         raise BindingMismatch(
             f"The target {binding.target!r} is no column of {split!r}; there is {', '.join(columns)}."
         )
-    unknown = set(binding.inputs) - {port.name for port in inputs}
+    group = None if binding.group is None else _group(binding.group, columns, split)
+    others = binding.decoder.second if isinstance(binding.decoder, Embedding) else None
+    unknown = {*binding.inputs, *(others or {})} - {port.name for port in inputs}
     if unknown:
         names = ", ".join(port.name for port in inputs)
         raise BindingMismatch(f"The model has no input {min(unknown)!r}; it has {names}.")
-    feeds = tuple(_feed(port, _source(port, inputs, columns, target, binding), columns) for port in inputs)
-    for feed in feeds:
+    sources = {port.name: _source(port, inputs, columns, target, binding) for port in inputs}
+    feeds = tuple(_feed(port, sources[port.name], columns) for port in inputs)
+    second = None if others is None else tuple(_feed(port, (sources | others)[port.name], columns) for port in inputs)
+    for feed in (*feeds, *(second or ())):
         _check(feed)
-    sizes = {p.port.shape[0] for p in feeds if p.rows is not None and p.port.shape and isinstance(p.port.shape[0], int)}
+    sizes = {
+        p.port.shape[0]
+        for p in (*feeds, *(second or ()))
+        if p.rows is not None and p.port.shape and isinstance(p.port.shape[0], int)
+    }
     if len(sizes) > 1:
         raise BindingMismatch(f"The model's inputs insist on different batch sizes: {sorted(map(str, sizes))}.")
     output = binding.output or outputs[0].name
@@ -164,7 +201,19 @@ def bind(
         names = ", ".join(port.name for port in outputs)
         raise BindingMismatch(f"The model has no output {output!r}; it has {names}.")
     fixed = next((size for size in sizes if isinstance(size, int)), None)
-    return Bound(feeds, columns.get(target) if target else None, output, fixed, binding.decoder)
+    return Bound(feeds, columns.get(target) if target else None, output, fixed, binding.decoder, group, second)
+
+
+def _group(name: str, columns: dict[str, Rows], split: str) -> Rows:
+    rows = columns.get(name)
+    if rows is None:
+        raise BindingMismatch(f"The group {name!r} is no column of {split!r}; there is {', '.join(columns)}.")
+    if any(size != 1 for size in rows.shape):
+        raise BindingMismatch(
+            f"Rows of the group {name!r} have the shape {list(rows.shape)}; one value that names the group is needed.",
+            hint="Name a column with one number or word a row.",
+        )
+    return rows
 
 
 def _source(
@@ -172,12 +221,15 @@ def _source(
 ) -> ColumnInput | ConstantInput:
     if port.name in binding.inputs:
         return binding.inputs[port.name]
-    if port.name in columns and port.name != target:
+    no_inputs = {target, binding.group}
+    if port.name in columns and port.name not in no_inputs:
         return ColumnInput(column=port.name)
     open_inputs = [p.name for p in inputs if p.name not in binding.inputs and p.name not in columns]
-    used = {source.column for source in binding.inputs.values() if isinstance(source, ColumnInput)}
+    others = (isinstance(binding.decoder, Embedding) and binding.decoder.second) or {}
+    bound = (*binding.inputs.values(), *others.values())
+    used = {source.column for source in bound if isinstance(source, ColumnInput)}
     used |= {p.name for p in inputs if p.name not in binding.inputs}
-    free = [name for name in columns if name != target and name not in used]
+    free = [name for name in columns if name not in no_inputs and name not in used]
     if open_inputs == [port.name] and len(free) == 1:
         return ColumnInput(column=free[0])
     example = {"binding": {"inputs": {port.name: {"column": free[0] if free else "x"}}}}

@@ -111,14 +111,29 @@ class Threshold(_Value):
     """Read each number of the output as a decision: yes from a bound on, no below it.
 
     The target has the shape of the output, apart from axes of size 1 at the end, and holds 0 or 1; above 0 is yes. The metrics
-    are `f1`, `accuracy` and `agreement` over all decisions; their intervals keep the decisions of a sample together.
+    are `f1`, `accuracy` and `agreement` over all decisions, and of one row of labels a sample `macro_f1` and `auc` (means over
+    labels) and `exact_match`; their intervals keep the decisions of a sample together.
     """
 
     decoder: Literal["threshold"] = "threshold"
     at: float = Field(0.5, description="The bound; 0 where the output is a logit.")
 
 
-Decoder = Annotated[CtcGreedy | Threshold, Field(discriminator="decoder")]
+class Embedding(_Value):
+    """Read the output as a vector for each sample, and compare vectors by their cosine.
+
+    With `second`, each row is a pair: the model runs on both, and the cosine of its two vectors is held against the target, the
+    pair's score: the metric is `spearman`. Without it, each vector is held against the target's, or where there is none against the
+    baseline's: the metric is `cosine`.
+    """
+
+    decoder: Literal["embedding"] = "embedding"
+    second: dict[str, ColumnInput | ConstantInput] | None = Field(
+        None, description="Inputs of the second of each pair; what is left out is as for the first."
+    )
+
+
+Decoder = Annotated[CtcGreedy | Threshold | Embedding, Field(discriminator="decoder")]
 
 
 class Binding(_Value):
@@ -128,9 +143,14 @@ class Binding(_Value):
         default_factory=dict, description="For each input of the model, where it comes from."
     )
     target: str | None = Field(None, description="Column that holds the labels.")
+    group: str | None = Field(
+        None,
+        description="Column that says which rows belong together, such as the speaker or the patient: intervals are then drawn from "
+        "groups, since rows of one group are no independent samples.",
+    )
     output: str | None = Field(None, description="Output that is compared with the target; the first one if left out.")
     decoder: Decoder | None = Field(
         None,
-        description="How the output is read where it is no class and no value a sample: as sequences, or as many decisions.",
+        description="How the output is read where it is no class and no value a sample: as sequences, as many decisions, or as a vector.",
         examples=[{"decoder": "ctc_greedy", "blank": 0}, {"decoder": "threshold", "at": 0.5}],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from accel.data.arrays import StoredArray, read_arrays
+from accel.data.arrays import StoredArray, give_back, read_arrays
 from accel.data.spec import DatasetSpec, Splits
 from accel.errors import BadDataset
 from accel.report import ColumnSummary, DatasetSummary
@@ -54,9 +53,7 @@ class Rows:
 
     def take(self, start: int, stop: int) -> Array:
         """Rows from ``start`` to ``stop``, in memory; the pages of rows that were taken before are given back."""
-        mapped: object = self.array.base
-        if isinstance(mapped, mmap.mmap):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        give_back(self.array)
         return np.asarray(self.array[start:stop] if self.index is None else self.array[self.index[start:stop]])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from accel.data.bind import Bound
 from accel.data.dataset import Dataset
 from accel.errors import BadDataset
+from accel.report import SplitsUsed
 
 _CALIBRATION_SPLITS = ("train", "validation", "test")
 _JUDGED_SPLITS = ("test", "validation", "train")
@@ -26,6 +27,7 @@ class Division:
     judged: Bound
     calibration: Bound
     selection: Bound | None
+    splits: SplitsUsed
     notes: tuple[str, ...]
 
 
@@ -52,28 +54,37 @@ def divide(
         rows = len(calibration)
         order = random.permutation(rows)
         kept = min(samples, rows)
-        selection = None
+        selection, chosen_by = None, None
         if choosing:
-            named = _third(dataset, {judged_name, calibration_name})
-            if named is not None:
-                selection = bind_split(named)
+            chosen_by = _third(dataset, {judged_name, calibration_name})
+            if chosen_by is not None:
+                selection = bind_split(chosen_by)
                 selection = selection.draw(_SELECTION, seed)
             else:
+                chosen_by = calibration_name
                 others = order[kept : kept + _SELECTION]
                 if not len(others):
                     notes.append(f"All rows of `{calibration_name}` were calibrated on, and chosen by as well.")
                     others = order[:_SELECTION]
                 selection = calibration.select(np.sort(others))
-        return Division(judged, calibration.select(np.sort(order[:kept])), selection, tuple(notes))
+        splits = SplitsUsed(
+            calibrated_on=calibration_name if samples else None, chosen_by=chosen_by, judged_on=judged_name
+        )
+        return Division(judged, calibration.select(np.sort(order[:kept])), selection, splits, tuple(notes))
+    splits = SplitsUsed(
+        calibrated_on=judged_name if samples else None,
+        chosen_by=judged_name if choosing else None,
+        judged_on=judged_name,
+    )
     if not samples and not choosing:
-        return Division(judged, judged.select(np.empty(0, np.int64)), None, ())
+        return Division(judged, judged.select(np.empty(0, np.int64)), None, splits, ())
     rows = len(judged)
     if rows < _FEWEST:
         notes.append(
             f"The dataset has {rows} row{'s' if rows != 1 else ''}, too few to divide: results are judged on rows that "
             "they were made with."
         )
-        return Division(judged, judged, judged if choosing else None, tuple(notes))
+        return Division(judged, judged, judged if choosing else None, splits, tuple(notes))
     order = random.permutation(rows)
     kept = min(samples, rows // 4 if choosing else rows // 2)
     chosen = min(_SELECTION, rows // 4) if choosing else 0
@@ -86,6 +97,7 @@ def divide(
         judged.select(np.sort(order[kept + chosen :])),
         judged.select(np.sort(order[:kept])),
         judged.select(np.sort(order[kept : kept + chosen])) if choosing else None,
+        splits,
         tuple(notes),
     )
 

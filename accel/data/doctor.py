@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from accel.data.bind import Bound
 from accel.data.preprocessing import mismatches
-from accel.report_quantization import Finding, Settling
+from accel.report.quantization import Finding, Settling
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.data.bind import Bound, Feed
-from accel.report_quantization import Finding
+from accel.report.quantization import Finding
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -2,14 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Metric = Literal["accuracy", "top5_accuracy", "macro_f1", "f1", "mae", "rmse", "r2", "agreement"]
+Metric = Literal[
+    "accuracy",
+    "top2_accuracy",
+    "top3_accuracy",
+    "top5_accuracy",
+    "top10_accuracy",
+    "macro_f1",
+    "f1",
+    "exact_match",
+    "auc",
+    "log_loss",
+    "ece",
+    "mae",
+    "rmse",
+    "r2",
+    "spearman",
+    "cosine",
+    "agreement",
+]
 
-ERRORS: frozenset[Metric] = frozenset({"mae", "rmse"})
+ERRORS: frozenset[Metric] = frozenset({"mae", "rmse", "log_loss", "ece"})
 """Metrics of which less is better."""
+
+SHARES: frozenset[Metric] = frozenset(
+    {
+        "accuracy",
+        "top2_accuracy",
+        "top3_accuracy",
+        "top5_accuracy",
+        "top10_accuracy",
+        "macro_f1",
+        "f1",
+        "exact_match",
+        "ece",
+        "agreement",
+    }
+)
+"""Metrics from 0 to 1, of which people speak in percent."""
+
+
+ReadAs = Literal["classes", "values", "ctc_greedy", "threshold", "embedding"]
+"""How an output is read: as classes, as values, or by a decoder of the binding."""
+
+METRICS: Mapping[ReadAs, tuple[Metric, ...]] = {
+    "classes": (
+        "accuracy",
+        "top2_accuracy",
+        "top3_accuracy",
+        "top5_accuracy",
+        "top10_accuracy",
+        "macro_f1",
+        "auc",
+        "log_loss",
+        "ece",
+        "agreement",
+    ),
+    "values": ("mae", "rmse", "r2", "spearman"),
+    "ctc_greedy": ("accuracy", "agreement"),
+    "threshold": ("f1", "macro_f1", "exact_match", "accuracy", "auc", "agreement"),
+    "embedding": ("spearman", "cosine"),
+}
+"""What can be measured of an output, by how it is read."""
 
 
 class Contract(BaseModel):
@@ -19,8 +78,9 @@ class Contract(BaseModel):
 
     metric: Metric = Field(
         "accuracy",
-        description="What is compared; accuracy and F1 are shares from 0 to 1. `f1` is of yes/no decisions, which need the "
-        "decoder `threshold` in the binding; `macro_f1` is of classes.",
+        description="What is compared; accuracy, F1, auc and ece are shares from 0 to 1, `log_loss` is in nats. `f1` and "
+        "`exact_match` are of yes/no decisions, which need the decoder `threshold` in the binding; `cosine` is of vectors, which need "
+        "`embedding`.",
     )
     max_drop: float = Field(0.01, ge=0, description="Largest loss that is accepted, in the metric's own unit.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="How sure the verdict must be.")

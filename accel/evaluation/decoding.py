@@ -1,4 +1,4 @@
-"""The arithmetic of the decoders: sequences from scores of classes, and decisions as bits."""
+"""The arithmetic of the decoders: sequences from scores of classes, decisions as bits, and vectors by their cosine."""
 
 from __future__ import annotations
 
@@ -61,19 +61,14 @@ def _closed_up(numbers: Ints | Symbols, kept: Bools) -> Symbols:
     return closed
 
 
-def stacked(parts: Sequence[Symbols]) -> Symbols:
-    """Sequences below each other; shorter ones get more padding."""
-    width = max(part.shape[1] for part in parts)
-    return np.concatenate([_widened(part, width) for part in parts])
-
-
 def same(first: Symbols, second: Symbols) -> Bools:
     """For each sample, whether the whole sequences are equal."""
     width = max(first.shape[1], second.shape[1])
-    return np.asarray((_widened(first, width) == _widened(second, width)).all(1))
+    return np.asarray((widened(first, width) == widened(second, width)).all(1))
 
 
-def _widened(symbols: Symbols, width: int) -> Symbols:
+def widened(symbols: Symbols, width: int) -> Symbols:
+    """The same sequences with more padding."""
     return np.pad(symbols, ((0, 0), (0, width - symbols.shape[1])), constant_values=PADDING)
 
 
@@ -85,6 +80,15 @@ def packed(decisions: Bools) -> Bits:
 def counted(bits: Bits) -> npt.NDArray[np.float64]:
     """How many decisions of each sample are yes."""
     return np.asarray(np.bitwise_count(bits).sum(1), np.float64)
+
+
+def cosines(first: Array, second: Array) -> npt.NDArray[np.float64]:
+    """Cosine of each row's two vectors [n, numbers]; 0 where one of them is 0."""
+    one, two = first.astype(np.float64), second.astype(np.float64)
+    dots = np.einsum("ij,ij->i", one, two)
+    with np.errstate(invalid="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", one, one) * np.einsum("ij,ij->i", two, two))
+        return np.asarray(np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths != 0))
 
 
 def row_shape(shape: Sequence[Size]) -> tuple[Size, ...]:

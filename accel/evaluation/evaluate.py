@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+import math
 from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 
 from accel.benchmark.environment import environment
 from accel.context import Tell
-from accel.data.bind import Bound, bind
-from accel.data.binding import CtcGreedy
-from accel.data.dataset import Dataset, open_dataset
-from accel.errors import AccelError, BadDataset, RuntimeFailed
+from accel.data.bind import Bound
+from accel.data.corrupted import corrupted
+from accel.data.dataset import open_dataset
+from accel.errors import AccelError, BadDataset, BindingMismatch
 from accel.evaluation import metrics
-from accel.evaluation.contract import Contract
-from accel.evaluation.predictions import Array, Classes, Predictions, Reading, Values, collector
-from accel.evaluation.statistics import mcnemar
+from accel.evaluation.changes import absent_classes
+from accel.evaluation.collecting import collector
+from accel.evaluation.comparison import Ground, compare
+from accel.evaluation.contract import Metric
+from accel.evaluation.kept import MEDIA_TYPE, Form, KeptPredictions
+from accel.evaluation.predict import Subject, first_answer, open_subject
+from accel.evaluation.predictions import Classes, Predictions, Reading, kind_of
+from accel.evaluation.robustness import Twice, robustness
+from accel.evaluation.runs import Run, Work, earlier, run
 from accel.evaluation.truth import Truth, check_metrics, labels_of, standard_metrics
-from accel.evaluation.verdict import judge
-from accel.events import Done
-from accel.report import AgainstBaseline, EvaluatedModel, EvaluateReport
+from accel.evaluation.undefined import check_applies, undefined
+from accel.events import Attachment, Done
+from accel.report import Estimate, EvaluatedModel, EvaluateReport, Robustness
 from accel.request import EvaluateRequest, ModelFile
-from accel.runtimes.onnxruntime import Session, open_session
+
+_NO_LABELS = "The split has no labels: models are compared with the baseline's own predictions."
 
 
 def evaluate(request: EvaluateRequest, tell: Tell) -> Done:
     """Measure the quality of each model, and compare each with the baseline on the same samples.
 
+    What each model says is kept in a file beside the report. A model whose predictions are given is not run where they are
+    what it would say here.
+
     Raises:
         AccelError: The baseline cannot be evaluated; another model that cannot is reported, and the rest go on.
     """
+    request = request.model_copy(update={"workspace": request.workspace.resolve()})
     dataset = open_dataset(request.dataset.path, request.dataset.spec, request.workspace)
+    work = Work(request, dataset, tell, environment())
     baseline = next(model for model in request.models if model.model_id == request.baseline_id)
-    others = [model for model in request.models if model.model_id != request.baseline_id]
-    steps = len(request.models)
-    said, truth = predict_baseline(baseline, dataset, request, tell, f"model 1 of {steps}")
-    found = {baseline.model_id: _evaluated(baseline, request, said, said, truth)}
-    for number, model in enumerate(others, 2):
+    first, ground = _run_baseline(open_subject(baseline, dataset, request), work)
+    found = {baseline.model_id: _evaluated(baseline, work, first, first, ground)}
+    kept = [first.kept]
+    for model in request.models:
+        if model is baseline:
+            continue
         try:
-            theirs = predict(model, dataset, request, truth, tell, f"model {number} of {steps}")
-            found[model.model_id] = _evaluated(model, request, theirs, said, truth)
+            subject = open_subject(model, dataset, request)
+            other = run(subject, earlier(subject, work), ground.truth, work)
+            found[model.model_id] = _evaluated(model, work, other, first, ground)
+            kept.append(other.kept)
         except AccelError as error:
             found[model.model_id] = EvaluatedModel(
                 model_id=model.model_id, runtime=request.runtime, samples=0, metrics={}, error=error.message
@@ -52,134 +63,150 @@ def evaluate(request: EvaluateRequest, tell: Tell) -> Done:
             split=request.split,
             baseline_id=request.baseline_id,
             models=tuple(found[model.model_id] for model in request.models),
-            notes=dataset.summary.notes if truth.labels is not None else (*dataset.summary.notes, _NO_LABELS),
-            environment=environment(),
-        )
+            notes=_notes(work, first.kept, ground.truth),
+            environment=work.environment,
+        ),
+        attachments=tuple(Attachment(name=one.path.name, path=one.path, media_type=MEDIA_TYPE) for one in kept),
     )
 
 
-_NO_LABELS = "The split has no labels: models are compared with the baseline's own predictions."
+def _notes(work: Work, baseline: KeptPredictions, truth: Truth) -> tuple[str, ...]:
+    notes = list(work.dataset.summary.notes)
+    if truth.labels is None:
+        notes.append(_NO_LABELS)
+    elif isinstance(truth.labels, Classes):
+        classes = baseline.header.form.classes(truth.reading)
+        absent = absent_classes(truth.labels, classes, work.request.split, work.dataset.summary.class_names)
+        notes += [absent] if absent else []
+    return tuple(notes)
 
 
-def predict_baseline(
-    model: ModelFile, dataset: Dataset, request: EvaluateRequest, tell: Tell, message: str
-) -> tuple[Predictions, Truth]:
-    """Run the baseline, and settle what everything is compared with.
+def _run_baseline(subject: Subject, work: Work) -> tuple[Run, Ground]:
+    """Run the baseline, and settle what everything is compared on.
 
     Raises:
+        BindingMismatch: A metric, the labels or a corruption do not go with the model.
+        LabelsOutOfRange: The labels are not the model's classes.
+    """
+    request, bound = work.request, subject.bound
+    for corruption in request.corruptions:
+        corrupted(bound, corruption, seed=request.seed)  # refused before anything is run
+    before = earlier(subject, work)
+    begun = () if before.kept is not None else first_answer(subject)
+    form = before.kept.header.form if before.kept is not None else Form.of(begun[0])
+    truth = _truth(bound, bound.decoder or _reading(work.dataset.summary.task, form), form, request)
+    if begun:
+        collected = collector(truth.reading, bound.output, scores=True)
+        collected.add(*begun)
+        truth.check(collected.predictions())
+        _check_asked(request, collected.predictions())
+    done = run(subject, before, truth, work)
+    _check_asked(request, done.kept.said)
+    # From here on the labels are those in the file, so that they take no memory.
+    truth = replace(truth, labels=done.kept.labels, metrics=truth.metrics or _standard(truth, done.kept.said))
+    ground = Ground(
+        split=request.split,
+        other_splits=tuple(name for name in work.dataset.splits if name != request.split),
+        truth=truth,
+        contract=request.contract,
+        class_names=work.dataset.summary.class_names,
+        seed=request.seed,
+    )
+    return done, ground
+
+
+def _check_asked(request: EvaluateRequest, said: Predictions) -> None:
+    """Refuse a metric that needs what the baseline does not give.
+
+    Raises:
+        BindingMismatch: Says what.
+    """
+    for metric in (*(request.metrics or ()), *((request.contract.metric,) if request.contract else ())):
+        check_applies(metric, said)
+
+
+def _truth(bound: Bound, reading: Reading, form: Form, request: EvaluateRequest) -> Truth:
+    """The labels, and the metrics that are asked for.
+
+    Raises:
+        BadDataset: Labels are not finite, or tell nothing by a metric.
         BindingMismatch: A metric or the labels do not go with the output.
         LabelsOutOfRange: The labels are not the model's classes.
     """
-    session, bound = _open(model.path, dataset, request)
-    batches = run(session, bound, request.batch_size, tell, message)
-    first = next(batches)
-    reading = _reading(bound, dataset, first)
-    labelled = bound.target is not None
-    begun = _collected([first], bound, reading)
-    labels = labels_of(bound, reading, _classes_in(reading, first)) if labelled else None
-    asked = (request.metrics or ()) if labelled else ()
-    check_metrics((*asked, *((request.contract.metric,) if request.contract else ())), reading, labels)
-    truth = Truth(labels, asked, reading)
-    truth.check(begun)
-    said = _collected(itertools.chain([first], batches), bound, reading)
-    if not asked:
-        # Without labels, classes and what decoders read are compared by the agreement, values by their distance.
-        top = isinstance(said, Classes) and said.top is not None
-        standard = standard_metrics(labels if labels is not None else said, top=top)
-        truth = replace(truth, metrics=standard if labelled or isinstance(said, Values) else ("agreement",))
-    return said, truth
+    wanted = (request.contract.metric,) if request.contract else ()
+    if bound.target is None:
+        check_metrics(wanted, reading, None)
+        if wanted and "agreement" in kind_of(reading).metrics and wanted != ("agreement",):
+            raise BindingMismatch(
+                f"A contract on {wanted[0]} needs labels, and the split {request.split!r} has no target.",
+                hint='Name it: {"binding": {"target": "<column>"}}, or use the metric agreement.',
+            )
+        return Truth(None, (), reading, bound.groups())
+    labels = labels_of(bound, reading, form.classes(reading))
+    if len(labels.not_finite):
+        raise BadDataset(
+            f"The target is not finite for {len(labels.not_finite):,} of {len(labels):,} samples, the first of them in row "
+            f"{labels.not_finite[0]:,} of {request.split!r}.",
+            hint="Leave out rows whose target is no number.",
+        )
+    asked = request.metrics or ()
+    check_metrics((*asked, *wanted), reading, labels)
+    return Truth(labels, asked, reading, bound.groups())
 
 
-def _reading(bound: Bound, dataset: Dataset, first: Array) -> Reading:
-    """How an output is read: as the binding says, else by the task, else by its shape."""
-    if bound.decoder is not None:
-        return bound.decoder
-    task, width = dataset.summary.task, int(np.prod(first.shape[1:]))
-    classes = task == "classification" or (task is None and width > 1 and first.dtype.kind == "f")
+def _reading(task: str | None, form: Form) -> Reading:
+    """How an output is read that no decoder is named for: by the task, else by its shape."""
+    classes = task == "classification" or (task is None and math.prod(form.shape) > 1 and form.floats)
     return "classes" if classes else "values"
 
 
-def _classes_in(reading: Reading, first: Array) -> int | None:
-    """Number of classes of an output; None where it is not one of classes."""
-    if isinstance(reading, CtcGreedy):
-        return int(first.shape[2])
-    return max(2, int(np.prod(first.shape[1:]))) if reading == "classes" else None  # one score tells two apart
+def _standard(truth: Truth, said: Predictions) -> tuple[Metric, ...]:
+    """What is measured where nothing is asked for; without labels, classes and what decoders read by the agreement."""
+    if truth.labels is None and "agreement" in said.metrics:
+        return ("agreement",)
+    # Where what the baseline says is not finite there may be none; the first then stands for all, without a figure.
+    return standard_metrics(truth.labels if truth.labels is not None else said, said) or said.metrics[:1]
 
 
-def predict(
-    model: ModelFile, dataset: Dataset, request: EvaluateRequest, truth: Truth, tell: Tell, message: str
-) -> Predictions:
-    """Run another model on the same rows."""
-    session, bound = _open(model.path, dataset, request)
-    said = _collected(run(session, bound, request.batch_size, tell, message), bound, truth.reading)
-    truth.check(said)
-    return said
-
-
-def _collected(batches: Iterable[Array], bound: Bound, reading: Reading) -> Predictions:
-    collected = collector(reading, bound.output)
-    for batch in batches:
-        collected.add(batch)
-    return collected.predictions()
-
-
-def compared(
-    contract: Contract | None, said: Predictions, baseline: Predictions, truth: Truth, *, seed: int
-) -> AgainstBaseline:
-    """Compare a model with the baseline, pair by pair."""
-    metric = contract.metric if contract else truth.metrics[0]
-    against = truth.against(metric, baseline)
-    p_value = flips = None
-    if "agreement" in said.metrics:
-        same = metrics.marks("agreement", said, baseline)
-        flips = int((~same).sum()) if metrics.right_or_wrong(same) else None
-    if metric in {"accuracy", "top5_accuracy"}:
-        before, after = (metrics.marks(metric, predictions, against) for predictions in (baseline, said))
-        if metrics.right_or_wrong(before) and metrics.right_or_wrong(after):
-            p_value = mcnemar(before, after)
-    return AgainstBaseline(
-        metric=metric,
-        drop=metrics.drop(metric, baseline, said, against, seed=seed),
-        flips=flips,
-        p_value=p_value,
-        verdict=judge(contract, baseline, said, against, seed=seed) if contract else None,
-    )
-
-
-def _evaluated(
-    model: ModelFile, request: EvaluateRequest, said: Predictions, baseline: Predictions, truth: Truth
-) -> EvaluatedModel:
+def _evaluated(model: ModelFile, work: Work, done: Run, baseline: Run, ground: Ground) -> EvaluatedModel:
+    said, before, warnings = done.kept.said, baseline.kept.said, list(done.warnings)
+    if ground.split in model.tuned_on:
+        warnings.append(
+            f"Choices about this model were made by the split {ground.split!r}: its figures here may be too good."
+        )
+    estimates: dict[Metric, Estimate] = {}
+    for metric in ground.metrics:
+        against = ground.truth.against(metric, before)
+        reason = undefined(metric, said, against)
+        if reason is None:
+            estimates[metric] = metrics.estimate(metric, said, against, seed=ground.seed, groups=ground.truth.groups)
+        else:
+            warnings.append(f"{metric} is no number on these samples: {reason}.")
+    robust, failed = _robustness(work, done, baseline, ground)
     return EvaluatedModel(
         model_id=model.model_id,
-        runtime=request.runtime,
+        runtime=work.request.runtime,
         samples=len(said),
-        metrics={
-            metric: metrics.estimate(metric, said, truth.against(metric, baseline), seed=request.seed)
-            for metric in truth.metrics
-        },
-        against_baseline=None
-        if said is baseline
-        else compared(request.contract, said, baseline, truth, seed=request.seed),
+        metrics=estimates,
+        not_finite=len(said.not_finite),
+        against_baseline=None if done is baseline else compare(done.kept, baseline.kept, ground, model.tuned_on),
+        robustness=robust,
+        predictions=done.kept.path.name,
+        reused=done.reused,
+        warnings=(*warnings, *failed),
     )
 
 
-def _open(path: Path, dataset: Dataset, request: EvaluateRequest) -> tuple[Session, Bound]:
-    session = open_session(path, request.runtime)
-    bound = bind(session.inputs, session.outputs, dataset, request.split, request.binding)
-    if not len(bound):
-        raise BadDataset(f"The split {request.split!r} has no rows.", hint="Name another split.")
-    return session, bound
-
-
-def run(session: Session, bound: Bound, batch_size: int, tell: Tell, message: str) -> Iterator[Array]:
-    """Yield the bound output of every batch, in order.
-
-    Raises:
-        RuntimeFailed: The runtime refused, or the output is not a number.
-    """
-    for start, stop in bound.spans(len(bound), batch_size):
-        batch = bound.answer(session.run(bound.feed(start, stop), [bound.output]), stop - start)
-        if batch.dtype.kind == "f" and np.isnan(batch).any():
-            raise RuntimeFailed(f"The output {bound.output!r} is not a number (NaN) in rows {start} to {stop}.")
-        tell("evaluating", stop, len(bound), message)
-        yield batch
+def _robustness(work: Work, done: Run, baseline: Run, ground: Ground) -> tuple[tuple[Robustness, ...], tuple[str, ...]]:
+    """One entry for each corruption that both the model and the baseline could be run on, and why others have none."""
+    found, failed = [], []
+    for corruption, said, before in zip(work.request.corruptions, done.corrupted, baseline.corrupted, strict=True):
+        if said is None or before is None:
+            continue
+        theirs = Twice(baseline.kept.said, before)
+        ours = theirs if done is baseline else Twice(done.kept.said, said)
+        try:
+            found.append(robustness(corruption, ground.metric, ours, theirs, ground.truth, seed=ground.seed))
+        except BadDataset as error:
+            failed.append(f"With {corruption.corruption} {corruption.severity}: {error.message}")
+    return tuple(found), tuple(failed)

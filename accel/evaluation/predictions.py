@@ -1,32 +1,36 @@
-"""What models say about samples, reduced batch by batch so that memory does not grow with the width of the output."""
+"""What models, or the target, say about samples: arrays with one row a sample."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from accel.data.binding import CtcGreedy, Decoder, Threshold
-from accel.errors import BindingMismatch, RuntimeFailed
-from accel.evaluation.contract import Metric
-from accel.evaluation.decoding import Bits, Ints, Symbols, best_path, packed, row_shape, stacked
+from accel.data.binding import CtcGreedy, Decoder, Embedding, Threshold
+from accel.errors import BindingMismatch
+from accel.evaluation.contract import METRICS, Metric
+from accel.evaluation.decoding import Bits, Ints, Symbols
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.float32]
 
 Reading = Literal["classes", "values"] | Decoder
 """How an output is read."""
 
 NAME_A_DECODER = (
     'Say in the binding how the output is read: {"decoder": {"decoder": "ctc_greedy"}} for sequences, '
-    '{"decoder": {"decoder": "threshold"}} for many yes/no decisions a sample; or name another output.'
+    '{"decoder": {"decoder": "threshold"}} for many yes/no decisions a sample, {"decoder": {"decoder": "embedding"}} for '
+    "vectors; or name another output."
 )
 """What helps where a sample has more than one class."""
-_TOP = 5
+
+
+def _none() -> Ints:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,28 @@ class Classes:
     """A class for each sample."""
 
     what: ClassVar[str] = "a class for each sample"
-    metrics: ClassVar[tuple[Metric, ...]] = ("accuracy", "top5_accuracy", "macro_f1", "agreement")
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["classes"]
 
     best: Ints
-    """[samples]."""
-    top: Ints | None = None
-    """The five best [samples, 5] in no order, where there are more."""
+    """[samples]; -1, which is no label, where the output is not finite."""
+    top: Symbols | None = None
+    """The ten best classes [samples, 10], best first, or all but one where there are fewer; None of two classes."""
+    scores: Scores | None = None
+    """Probabilities or logits as the model gives them [samples, classes], or one score [samples, 1]; None where they were not kept."""
+    not_finite: Ints = field(default_factory=_none)
+    """Numbers of the rows whose output is not finite, ascending."""
 
     def __len__(self) -> int:
         return len(self.best)
 
     def select(self, index: Ints) -> Classes:
         """Some of the samples, by their numbers."""
-        return Classes(self.best[index], None if self.top is None else self.top[index])
+        return Classes(
+            self.best[index],
+            None if self.top is None else self.top[index],
+            None if self.scores is None else self.scores[index],
+            _renumbered(self.not_finite, index),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +67,19 @@ class Values:
     """Numbers for each sample."""
 
     what: ClassVar[str] = "values"
-    metrics: ClassVar[tuple[Metric, ...]] = ("mae", "rmse", "r2")
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["values"]
 
     numbers: Floats
     """[samples, numbers]."""
+    not_finite: Ints = field(default_factory=_none)
+    """Numbers of the rows that hold what is not finite, ascending."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def select(self, index: Ints) -> Values:
         """Some of the samples, by their numbers."""
-        return Values(self.numbers[index])
+        return Values(self.numbers[index], _renumbered(self.not_finite, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +87,19 @@ class Sequences:
     """A sequence for each sample."""
 
     what: ClassVar[str] = "a sequence for each sample"
-    metrics: ClassVar[tuple[Metric, ...]] = ("accuracy", "agreement")
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["ctc_greedy"]
 
     symbols: Symbols
-    """[samples, longest], filled up with ``PADDING``."""
+    """[samples, longest], filled up with ``PADDING``; nothing but that where the output is not finite."""
+    not_finite: Ints = field(default_factory=_none)
+    """Numbers of the rows whose output is not finite, ascending."""
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     def select(self, index: Ints) -> Sequences:
         """Some of the samples, by their numbers."""
-        return Sequences(self.symbols[index])
+        return Sequences(self.symbols[index], _renumbered(self.not_finite, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +107,20 @@ class Decisions:
     """Yes or no, as many times for each sample."""
 
     what: ClassVar[str] = "yes/no decisions"
-    metrics: ClassVar[tuple[Metric, ...]] = ("f1", "accuracy", "agreement")
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["threshold"]
 
     bits: Bits
     """[samples, bytes]; eight decisions a byte."""
     shape: tuple[int, ...]
-    """Shape of one sample's decisions, without axes of size 1 at the end."""
+    """Shape of one sample's decisions, without axes of size 1 at the end; an array of sizes is taken too."""
+    scores: Scores | None = None
+    """What was held against the bound [samples, decisions]; None where it was not kept."""
+    not_finite: Ints = field(default_factory=_none)
+    """Numbers of the rows whose output is not finite, ascending: all of their decisions count as wrong."""
+
+    def __post_init__(self) -> None:
+        # An array of sizes is what a file of arrays gives back.
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -107,10 +132,42 @@ class Decisions:
 
     def select(self, index: Ints) -> Decisions:
         """Some of the samples, by their numbers."""
-        return Decisions(self.bits[index], self.shape)
+        return Decisions(
+            self.bits[index],
+            self.shape,
+            None if self.scores is None else self.scores[index],
+            _renumbered(self.not_finite, index),
+        )
 
 
-Predictions = Classes | Values | Sequences | Decisions
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A vector for each sample; of pairs, the cosine of each pair's vectors too."""
+
+    what: ClassVar[str] = "a vector for each sample"
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["embedding"]
+
+    vectors: Scores | None
+    """[samples, numbers], of pairs the first one's; None of a target that is a score for each pair."""
+    pairs: Floats | None = None
+    """Cosine of each pair [samples], or the score that the target gives it; None where rows are no pairs."""
+    not_finite: Ints = field(default_factory=_none)
+    """Numbers of the rows whose vectors are not finite, ascending."""
+
+    def __len__(self) -> int:
+        held = self.pairs if self.vectors is None else self.vectors
+        return 0 if held is None else len(held)
+
+    def select(self, index: Ints) -> Embeddings:
+        """Some of the samples, by their numbers."""
+        return Embeddings(
+            None if self.vectors is None else self.vectors[index],
+            None if self.pairs is None else self.pairs[index],
+            _renumbered(self.not_finite, index),
+        )
+
+
+Predictions = Classes | Values | Sequences | Decisions | Embeddings
 """What a model, or the target, says about each sample."""
 
 
@@ -125,151 +182,43 @@ def kind_of(reading: Reading) -> type[Predictions]:
             return Sequences
         case Threshold():
             return Decisions
+        case Embedding():
+            return Embeddings
 
 
-class Collector(ABC):
-    """Takes in a model's outputs, batch by batch."""
-
-    def __init__(self, name: str) -> None:
-        """Begin.
-
-        Args:
-            name: Name of the output, for messages.
-        """
-        self._name = name
-
-    @abstractmethod
-    def add(self, batch: Array) -> None:
-        """Take in the output for some samples.
-
-        Raises:
-            BindingMismatch: Its shape is not one that is read so.
-            RuntimeFailed: A value is not finite, where values are compared.
-        """
-
-    @abstractmethod
-    def predictions(self) -> Predictions:
-        """What the model said about every sample."""
+def _renumbered(rows: Ints, index: Ints) -> Ints:
+    """The places within ``index`` of some rows."""
+    return np.flatnonzero(np.isin(index, rows)) if len(rows) else rows
 
 
-def collector(reading: Reading, name: str) -> Collector:
-    """Begin to collect an output.
+def check_alike(said: Predictions, truth: Predictions) -> None:
+    """Refuse to compare what is not of one shape.
 
-    Args:
-        reading: How it is read.
-        name: Its name, for messages.
+    Raises:
+        BindingMismatch: Names both shapes.
     """
-    match reading:
-        case "classes":
-            return _Classes(name)
-        case "values":
-            return _Values(name)
-        case CtcGreedy():
-            return _Sequences(name, reading)
-        case Threshold():
-            return _Decisions(name, reading)
-
-
-class _Classes(Collector):
-    """Scores [n, classes], one score a sample [n] or [n, 1], or names of classes [n]."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._parts: list[Array] = []
-        self._tops: list[Ints] = []
-        self._width = 0
-
-    def add(self, batch: Array) -> None:
-        rows = batch.reshape(len(batch), -1)
-        self._width = rows.shape[1]
-        if batch.ndim > 2 and self._width != batch.shape[1]:  # noqa: PLR2004  ([n, classes, 1, 1] is fine)
+    match said, truth:
+        case Decisions(), Decisions() if said.shape != truth.shape:
             raise BindingMismatch(
-                f"The output {self._name!r} has the shape {list(batch.shape)}; one row of class scores a sample is needed.",
-                hint=NAME_A_DECODER,
+                f"The output has rows of {list(said.shape)}, what it is compared with has rows of {list(truth.shape)}; threshold "
+                "needs one label for each number.",
+                hint="Axes of size 1 at the end do not count. Check the target, and which output the binding names.",
             )
-        self._parts.append(rows[:, 0].copy() if self._width == 1 else rows.argmax(1))
-        if self._width > _TOP:
-            self._tops.append(np.argpartition(-rows.astype(np.float32), _TOP - 1, 1)[:, :_TOP])
-
-    def predictions(self) -> Classes:
-        joined = np.concatenate(self._parts)
-        if self._width == 1:
-            return Classes(_binary(joined))
-        return Classes(joined.astype(np.int64), np.concatenate(self._tops) if self._tops else None)
-
-
-def _binary(scores: Array) -> Ints:
-    if scores.dtype.kind in "iub":
-        return scores.astype(np.int64)
-    floats = scores.astype(np.float64)
-    # Probabilities lie within 0 and 1; a score outside shows that these are logits.
-    probabilities = bool(((floats >= 0) & (floats <= 1)).all())
-    return (floats > (0.5 if probabilities else 0.0)).astype(np.int64)
-
-
-class _Values(Collector):
-    """Values [n, ...]."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._parts: list[Floats] = []
-
-    def add(self, batch: Array) -> None:
-        values = batch.reshape(len(batch), -1).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise RuntimeFailed(f"The output {self._name!r} holds values that are not finite.")
-        self._parts.append(values)
-
-    def predictions(self) -> Values:
-        return Values(np.concatenate(self._parts))
-
-
-class _Sequences(Collector):
-    """Scores [n, steps, classes]; batches may differ in steps."""
-
-    def __init__(self, name: str, decoder: CtcGreedy) -> None:
-        super().__init__(name)
-        self._decoder = decoder
-        self._parts: list[Symbols] = []
-
-    def add(self, batch: Array) -> None:
-        if batch.ndim != 3:  # noqa: PLR2004
+        case Values(one), Values(two) if one.shape[1:] != two.shape[1:]:
             raise BindingMismatch(
-                f"The output {self._name!r} has the shape {list(batch.shape)}; ctc_greedy reads scores [samples, steps, classes].",
-                hint="Name another output in the binding, or leave `decoder` out where there is one class a sample.",
+                f"The target has {_values(two.shape[1])} a sample, the output has {_values(one.shape[1])}.",
+                hint="Both need as many. Check the target, and which output the binding names; where the target is classes, make it "
+                "whole numbers or set the task to classification in the dataset's spec.",
             )
-        named = max(self._decoder.blank, *self._decoder.trim, 0)
-        if named >= batch.shape[2]:
+        case Embeddings(one), Embeddings(two) if two is not None and (one is None or one.shape[1] != two.shape[1]):
+            has = "no vectors" if one is None else f"vectors of {one.shape[1]:,} numbers"
             raise BindingMismatch(
-                f"The output {self._name!r} has {batch.shape[2]:,} classes a step, so that there is no class {named}, which the "
-                "decoder names.",
-                hint="Classes count from 0; `blank` is mostly the first or the last of them.",
+                f"The output has {has}, what it is compared with has vectors of {two.shape[1]:,} numbers.",
+                hint="cosine needs vectors of one length on both sides; of pairs with a score use spearman.",
             )
-        self._parts.append(best_path(batch, self._decoder.blank, self._decoder.trim))
-
-    def predictions(self) -> Sequences:
-        return Sequences(stacked(self._parts))
+        case _:
+            pass
 
 
-class _Decisions(Collector):
-    """Numbers [n, ...], as many in every batch."""
-
-    def __init__(self, name: str, decoder: Threshold) -> None:
-        super().__init__(name)
-        self._bound = decoder.at
-        self._parts: list[Bits] = []
-        self._shape: tuple[int, ...] | None = None
-
-    def add(self, batch: Array) -> None:
-        shape = row_shape(batch.shape)
-        if 0 in shape or (self._shape is not None and shape != self._shape):
-            before = "" if self._shape is None else f" after rows of {list(self._shape)}"
-            raise BindingMismatch(
-                f"The output {self._name!r} has rows of {list(shape)}{before}; threshold reads as many numbers of every sample.",
-                hint="Name another output in the binding.",
-            )
-        self._shape = shape
-        self._parts.append(packed(np.greater_equal(batch, self._bound)))
-
-    def predictions(self) -> Decisions:
-        return Decisions(np.concatenate(self._parts), self._shape or ())
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count:,} values"

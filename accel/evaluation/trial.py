@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from accel.context import Tell
 from accel.data.bind import Bound
-from accel.data.binding import CtcGreedy, Threshold
+from accel.data.binding import CtcGreedy, Embedding, Threshold
 from accel.errors import BindingMismatch
 from accel.evaluation import metrics
+from accel.evaluation.collecting import collector
 from accel.evaluation.contract import Contract, Verdict
-from accel.evaluation.predictions import NAME_A_DECODER, Predictions, collector
+from accel.evaluation.predictions import NAME_A_DECODER, Predictions
 from accel.evaluation.truth import Truth
+from accel.evaluation.undefined import undefined
 from accel.evaluation.verdict import judge
 from accel.report import Comparison, Estimate
 from accel.runtimes.onnxruntime import Session, open_session
@@ -73,8 +75,12 @@ class Trial:
         session = open_session(path, self.runtime)
         kept: dict[str, list[Array]] = {}
         kept_bytes = done = 0
-        collected = collector(self.truth.reading, self.bound.output) if self.truth and self.bound else None
-        for feed, size in self._inputs():
+        collected = (
+            collector(self.truth.reading, self.bound.output, scores=self.truth.scored)
+            if self.truth and self.bound
+            else None
+        )
+        for (feed, *others), size in self._inputs():
             found = session.run(_as_taken(feed, session))
             outputs = found if self.bound is None else {n: self.bound.unfilled(a, size) for n, a in found.items()}
             if kept_bytes < _KEPT_BYTES:
@@ -82,7 +88,8 @@ class Trial:
                     kept.setdefault(name, []).append(array)
                     kept_bytes += array.nbytes
             if collected is not None and self.bound is not None:
-                collected.add(self.bound.answer(found, size))
+                seconds = (session.run(_as_taken(other, session), [self.bound.output]) for other in others)
+                collected.add(*(self.bound.answer(outputs, size) for outputs in (found, *seconds)))
             done += size or 1
             self.tell("comparing", done, len(self), "")
         joined = {name: _joined(arrays) for name, arrays in kept.items()}
@@ -96,12 +103,12 @@ class Trial:
         feed = self.feeds[0] if self.bound is None else self.bound.feed(0, 1)
         return {name: array.shape for name, array in feed.items()}
 
-    def _inputs(self) -> Iterator[tuple[dict[str, Array], int]]:
+    def _inputs(self) -> Iterator[tuple[tuple[dict[str, Array], ...], int]]:
         if self.bound is None:
-            yield from ((feed, 0) for feed in self.feeds)
+            yield from (((feed,), 0) for feed in self.feeds)
             return
         for start, stop in self.bound.spans(len(self.bound), self.bound.batch_size(_BATCH)):
-            yield self.bound.feed(start, stop), stop - start
+            yield self.bound.runs(start, stop), stop - start
 
     def compare(self, parent: Path, before: Watched, result: Path, after: Watched) -> Comparison:
         """Two models beside each other."""
@@ -114,10 +121,14 @@ class Trial:
             warnings.append(f"The file grew to {ratio:.2f} times its size.")
         if agreement is not None and agreement < 0.9:  # noqa: PLR2004  (a warning's threshold)
             warnings.append(f"Only {agreement:.1%} of the {self._kept()}: the model may be broken.")
+        if said is not None and len(said.not_finite):
+            warnings.append(f"The output is not finite for {len(said.not_finite):,} of {len(said):,} samples.")
         drop = metric = None
         if said is not None and theirs is not None and self.truth is not None:
             metric = self.truth.metrics[0]
-            drop = metrics.drop(metric, theirs, said, self.truth.against(metric, theirs), seed=self.seed)
+            truth = self.truth.against(metric, theirs)
+            if not any(undefined(metric, predictions, truth) for predictions in (theirs, said)):
+                drop = metrics.drop(metric, theirs, said, truth, seed=self.seed, groups=self.truth.groups)
         return Comparison(
             runtime=self.runtime,
             inputs="random" if self.bound is None else "dataset",
@@ -135,6 +146,8 @@ class Trial:
 
     def agreement(self, before: Watched, after: Watched) -> float | None:
         """Share of rows with the same top class or sequence, or of the same decisions; None where the output is none of these."""
+        if self.truth is not None and isinstance(self.truth.reading, Embedding):
+            return None
         if self._decoded and before.predictions is not None and after.predictions is not None:
             return metrics.value("agreement", after.predictions, before.predictions)
         name = self.bound.output if self.bound is not None else next(iter(before.outputs))
@@ -162,7 +175,10 @@ class Trial:
         if said is None or baseline is None or self.truth is None:
             return None
         metric = self.truth.metrics[0]
-        return metrics.estimate(metric, said, self.truth.against(metric, baseline), seed=self.seed)
+        truth = self.truth.against(metric, baseline)
+        if undefined(metric, said, truth):
+            return None
+        return metrics.estimate(metric, said, truth, seed=self.seed, groups=self.truth.groups)
 
     def loss(self, contract: Contract, first: Watched, last: Watched) -> float:
         """How much worse a candidate may be by a contract's metric: the drop and its standard error."""
@@ -172,14 +188,16 @@ class Trial:
                 hint=NAME_A_DECODER,
             )
         truth = self.truth.against(contract.metric, first.predictions)
-        return metrics.cautious_drop(contract.metric, first.predictions, last.predictions, truth, seed=self.seed)
+        return metrics.cautious_drop(
+            contract.metric, first.predictions, last.predictions, truth, seed=self.seed, groups=self.truth.groups
+        )
 
     def verdict(self, contract: Contract | None, first: Watched, last: Watched) -> Verdict | None:
         """Judge a result against the model that the recipe began with."""
         if contract is None or self.truth is None or first.predictions is None or last.predictions is None:
             return None
         truth = self.truth.against(contract.metric, first.predictions)
-        return judge(contract, first.predictions, last.predictions, truth, seed=self.seed)
+        return judge(contract, first.predictions, last.predictions, truth, seed=self.seed, groups=self.truth.groups)
 
 
 @dataclass(frozen=True, slots=True)
