@@ -19,16 +19,18 @@ from typing import IO
 from pydantic import ValidationError
 
 from accel import events
+from accel.benchmark.environment import THREAD_SETTINGS
 from accel.errors import EngineCrashed, EngineFailed, EngineTimeout
 from accel.events import Done, Event, Failed, Progress
 from accel.request import EngineRequest
+from accel.runtimes.plugins import SETTING
 
 _STDERR_LINES = 40
 _LINE_LENGTH = 1 << 28
 """Longest event: what is longer is no report but a child gone wrong, and must not fill its parent's memory."""
 _LAST_WORD_S = 10.0
 """Time that a child has to end after it has closed its output."""
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", SETTING, *THREAD_SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel.benchmark.run import benchmark
-from accel.report import BenchmarkReport, Estimate
+from accel.benchmark.environment import environment
+from accel.benchmark.figures import measurements
+from accel.benchmark.measure import measure
+from accel.benchmark.setting import Setting
+from accel.report import Estimate
 from accel.request import BenchmarkRequest, ModelFile
 from accel.runtimes.discover import discover
 
@@ -100,21 +103,16 @@ class _Look:
         request = BenchmarkRequest(
             models=(ModelFile(model_id="original", path=self.original), ModelFile(model_id="result", path=self.result)),
             baseline_id="original",
-            runtimes=runtimes,
-            threads=threads,
+            starts=1,
             rounds=_ROUNDS,
             seconds_per_round=_SECONDS,
             shapes=dict(self.shapes),
             seed=self.seed,
         )
-        report = benchmark(request, lambda *_: None).report
-        if not isinstance(report, BenchmarkReport):
-            raise TypeError("a benchmark gives its report")
+        where = environment()
         return {
-            (measured.runtime, measured.threads): (
-                measured.speedup,
-                measured.latency_ms.median if measured.latency_ms else None,
-            )
-            for measured in report.measurements
-            if measured.model_id == "result"
+            (found.runtime, found.threads): (found.speedup, found.latency_ms.median if found.latency_ms else None)
+            for count in threads
+            for found in measurements(request, measure(request, runtimes, Setting(1, count), lambda *_: None), where)
+            if found.model_id == "result"
         }

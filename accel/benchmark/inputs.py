@@ -41,6 +41,17 @@ def random_inputs(
     )
 
 
+def samples_of(inputs: Sequence[Port], feed: Mapping[str, Array]) -> int:
+    """How many samples a feed holds: the length of the first input whose first dimension is open, else of the first input."""
+    tensors = [port for port in inputs if feed[port.name].ndim]
+    leading = next((port for port in tensors if not _is_fixed(port)), next(iter(tensors), None))
+    return len(feed[leading.name]) if leading else 1
+
+
+def _is_fixed(port: Port) -> bool:
+    return bool(port.shape) and isinstance(port.shape[0], int) and port.shape[0] > 0
+
+
 def _shape(port: Port, batch_size: int) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) and d > 0 else batch_size if i == 0 else 1 for i, d in enumerate(port.shape))
 

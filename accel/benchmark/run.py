@@ -1,212 +1,138 @@
-"""Measure models: each in a process of its own, rounds interleaved."""
+"""A benchmark: every setting measured, what casts doubt on it, and what explains it."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import queue
-import random
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import IO
+from collections.abc import Sequence
 
-from accel.benchmark.candidate import Broken, Measure, Order, Ready, Samples, answers
+from accel.benchmark import doubts
+from accel.benchmark.energy import open_meter
 from accel.benchmark.environment import environment
-from accel.benchmark.statistics import doubts, speedup, summarize
+from accel.benchmark.explain import Explanations
+from accel.benchmark.figures import measurements
+from accel.benchmark.measure import measure
+from accel.benchmark.preflight import preflight
+from accel.benchmark.reference import reference_ms
+from accel.benchmark.samples import MEDIA_TYPE, NAME, SampleFile
+from accel.benchmark.setting import Setting
+from accel.benchmark.system_times import busy_cores, cores_in_use, steal_share, system_times, throttled_share
 from accel.context import Tell
 from accel.errors import RuntimeUnavailable
-from accel.events import Done
-from accel.report import BenchmarkReport, Environment, Estimate, Measurement
-from accel.request import BenchmarkRequest, ModelFile
+from accel.events import Attachment, Done
+from accel.report import BenchmarkReport, Environment, Measurement
+from accel.request import BenchmarkRequest
 from accel.runtimes.discover import discover
+from accel.runtimes.names import device_queue
 
-_LOADING_S = 300.0
-_ROUND_S = 120.0
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A process that measures one model, and what it has said so far."""
-
-    model: ModelFile
-    runtime: str
-    process: subprocess.Popen[str]
-    lines: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
-    ready: Ready | None = None
-    rounds: list[tuple[float, ...]] = field(default_factory=list)
-    peak_memory_bytes: int | None = None
-    error: str | None = None
-
-    def order(self, message: Order | Measure, timeout_s: float) -> None:
-        """Send an order and take in the answer; a candidate that dies or hangs is out, with the reason."""
-        if self.error is not None or self.process.stdin is None:
-            return
-        try:
-            self.process.stdin.write(message.model_dump_json() + "\n")
-            self.process.stdin.flush()
-            line = self.lines.get(timeout=timeout_s)
-        except (BrokenPipeError, queue.Empty) as error:
-            self.process.kill()
-            self.error = (
-                f"It did not answer within {timeout_s:g} s." if isinstance(error, queue.Empty) else self._ended()
-            )
-            return
-        if line is None:
-            self.error = self._ended()
-            return
-        match answers.validate_json(line):
-            case Ready() as ready:
-                self.ready = ready
-            case Samples(samples_ms=samples, peak_memory_bytes=peak):
-                self.rounds.append(samples)
-                self.peak_memory_bytes = peak
-            case Broken(message=text):
-                self.error = text
-
-    def _ended(self) -> str:
-        from accel.child import how_it_ended
-
-        return f"Its process {how_it_ended(self.process.wait())}."
+_SCALE = 100
 
 
 def benchmark(request: BenchmarkRequest, tell: Tell) -> Done:
-    """Measure every model on every runtime, batch size and thread count.
+    """Measure every model on every runtime and in every setting, or predict what a measurement would find.
 
-    A model that cannot be loaded, dies or hangs is reported; the others go on.
+    A model that cannot be loaded, dies or hangs is reported; the others go on. Every sample is in the file
+    ``samples.parquet``.
 
     Raises:
         RuntimeUnavailable: A runtime that was asked for is not to be had.
     """
-    there = [runtime.name for runtime in discover() if runtime.available]
-    runtimes = list(request.runtimes or there)
-    for name in runtimes:
-        if name not in there:
-            reason = next(
-                (runtime.reason for runtime in discover() if runtime.name == name), "no such runtime is known"
-            )
-            raise RuntimeUnavailable(
-                f"{name} cannot be used on this host: {reason}.", hint=f"Here there is: {', '.join(there)}."
-            )
+    runtimes = usable(request.runtimes)
     where = environment()
-    settings = list(itertools.product(request.batch_sizes, request.threads))
-    measurements: list[Measurement] = []
-    for number, (batch_size, threads) in enumerate(settings):
-        with _candidates(request, runtimes) as candidates:
-            label = f"batch size {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
-            _measure(request, candidates, batch_size, threads, _share(tell, number, len(settings), label))
-        measurements += _measurements(request, candidates, runtimes[0], batch_size, threads, where)
+    if request.preflight:
+        return Done(report=_predicted(request, runtimes, where))
+    settings = settings_of(request)
+    tell("warming_up", 0, None, "looking at the host")
+    busy = busy_cores()
+    before, own_s, before_ms = system_times(), _own_cpu_seconds(), reference_ms(request.workspace)
+    meter = open_meter(gpu=any(device_queue(runtime) == "cuda" for runtime in runtimes))
+    samples = SampleFile(request.workspace)
+    found: list[Measurement] = []
+    falls: list[float] = []
+    for number, setting in enumerate(settings):
+        measured = measure(
+            request, runtimes, setting, _share(tell, number, len(settings)), meter.joules if meter else None
+        )
+        samples.add(measured, request.scenario)
+        found += measurements(request, measured, where)
+        falls += [fall] if (fall := doubts.falls(measured)) is not None else []
+    tell("measuring", len(settings) * _SCALE, len(settings) * _SCALE, "timing the reference model")
+    after_ms, after = reference_ms(request.workspace), system_times()
+    where = where.model_copy(
+        update={"steal_share": steal_share(before, after), "throttled_share": throttled_share(before, after)}
+    )
+    in_use = cores_in_use(before, after)
+    others = in_use - (_own_cpu_seconds() - own_s) / (after.at_s - before.at_s) if in_use is not None else None
+    drift = after_ms / before_ms - 1 if before_ms and after_ms else None
+    explained = Explanations(request, where)
+    for number, one in enumerate(found):
+        tell("explaining", number, len(found), f"profile of {one.model_id} on {one.runtime}")
+        found[number] = explained.add(one)
     return Done(
         report=BenchmarkReport(
             baseline_id=request.baseline_id,
             reference_runtime=runtimes[0],
-            measurements=tuple(measurements),
+            measurements=tuple(found),
+            samples=NAME,
+            warnings=doubts.of_the_host(
+                where, busy_before=busy, busy_meanwhile=others, drift=drift, fall=max(falls, default=None)
+            ),
             environment=where,
-        )
+        ),
+        attachments=(Attachment(name=NAME, path=samples.close(), media_type=MEDIA_TYPE), *explained.attachments),
     )
 
 
-@contextmanager
-def _candidates(request: BenchmarkRequest, runtimes: list[str]) -> Iterator[list[_Candidate]]:
-    started = [_start(model, runtime) for runtime in runtimes for model in request.models]
-    try:
-        yield started
-    finally:
-        for candidate in started:
-            candidate.process.kill()
-            candidate.process.wait()
-            for pipe in (candidate.process.stdin, candidate.process.stdout):
-                if pipe is not None:
-                    pipe.close()
+def usable(asked: Sequence[str] | None) -> list[str]:
+    """The runtimes that were asked for, or all that this host has.
+
+    Raises:
+        RuntimeUnavailable: One of them is not to be had.
+    """
+    known = {runtime.name: runtime for runtime in discover()}
+    there = [name for name, runtime in known.items() if runtime.available]
+    for name in asked or ():
+        if name not in there:
+            reason = known[name].reason if name in known else "no such runtime is known"
+            raise RuntimeUnavailable(
+                f"{name} cannot be used on this host: {reason}.", hint=f"Here there is: {', '.join(there)}."
+            )
+    return list(asked or there)
 
 
-def _start(model: ModelFile, runtime: str) -> _Candidate:
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "accel.benchmark.candidate", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+def settings_of(request: BenchmarkRequest) -> list[Setting]:
+    """Every combination of batch size, threads and instances."""
+    sizes = (request.streams,) if request.scenario == "multi_stream" else request.batch_sizes
+    return [Setting(*each) for each in itertools.product(sizes, request.threads, request.instances)]
+
+
+def _predicted(request: BenchmarkRequest, runtimes: Sequence[str], where: Environment) -> BenchmarkReport:
+    baseline = next(model for model in request.models if model.model_id == request.baseline_id)
+    return BenchmarkReport(
+        baseline_id=request.baseline_id,
+        reference_runtime=runtimes[0],
+        measurements=(),
+        preflight=tuple(
+            preflight(model, None if model is baseline else baseline, runtime, where, shapes=request.shapes)
+            for runtime in runtimes
+            for model in request.models
+        ),
+        environment=where,
     )
-    candidate = _Candidate(model, runtime, process)
-    if process.stdout is not None:
-        threading.Thread(target=_listen, args=(process.stdout, candidate.lines), daemon=True).start()
-    return candidate
 
 
-def _listen(stdout: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
-    for line in stdout:
-        lines.put(line)
-    lines.put(None)
+def _own_cpu_seconds() -> float:
+    """Processor time of this process and of those that it has started and seen end."""
+    return sum(os.times()[:4])
 
 
-def _measure(
-    request: BenchmarkRequest, candidates: list[_Candidate], batch_size: int, threads: int, tell: Tell
-) -> None:
-    for number, candidate in enumerate(candidates):
-        tell("warming_up", number, len(candidates), "")
-        order = Order(
-            path=candidate.model.path.resolve(),
-            runtime=candidate.runtime,
-            threads=threads,
-            batch_size=batch_size,
-            shapes=request.shapes,
-            seed=request.seed,
-        )
-        candidate.order(order, _LOADING_S)
-    chance = random.Random(request.seed)  # noqa: S311  (an order of turns, no secret)
-    turns = list(candidates)
-    for number in range(request.rounds):
-        tell("measuring", number, request.rounds, "")
-        # Machines drift: every round has every candidate, in a new order, so that none always comes after the same.
-        chance.shuffle(turns)
-        for candidate in turns:
-            candidate.order(Measure(seconds=request.seconds_per_round), _ROUND_S)
-    tell("measuring", request.rounds, request.rounds, "")
+def _share(tell: Tell, number: int, settings: int) -> Tell:
+    """Progress of one setting as its part of the whole, in hundredths of a setting; it never goes back, though plans do."""
+    reached = number * _SCALE
 
+    def told(phase: str, done: int, total: int | None, message: str) -> None:
+        nonlocal reached
+        reached = max(reached, number * _SCALE + done * _SCALE // (total or 1))
+        tell(phase, reached, settings * _SCALE, message)
 
-def _measurements(
-    request: BenchmarkRequest,
-    candidates: list[_Candidate],
-    reference_runtime: str,
-    batch_size: int,
-    threads: int,
-    where: Environment,
-) -> Iterator[Measurement]:
-    baselines = {c.runtime: c for c in candidates if c.model.model_id == request.baseline_id}
-    for candidate in candidates:
-        gain = _gain(baselines[candidate.runtime], candidate, request.seed)
-        reference = _gain(baselines[reference_runtime], candidate, request.seed)
-        samples = [sample for one in candidate.rounds for sample in one]
-        latency = summarize(samples) if samples and candidate.error is None else None
-        ready = candidate.ready
-        yield Measurement(
-            model_id=candidate.model.model_id,
-            runtime=candidate.runtime,
-            batch_size=batch_size,
-            threads=threads,
-            latency_ms=latency,
-            throughput=batch_size / latency.median * 1e3 if latency else None,
-            speedup=gain,
-            speedup_over_reference=reference,
-            load_ms=ready.load_ms if ready else None,
-            peak_memory_bytes=candidate.peak_memory_bytes,
-            calls_per_sample=ready.calls_per_sample if ready else 1,
-            warmup_ms=ready.warmup_ms if ready else (),
-            samples_ms=tuple(candidate.rounds),
-            warnings=doubts(latency, gain, load=where.load_before, cores=where.cores) if latency else (),
-            error=candidate.error,
-        )
-
-
-def _gain(baseline: _Candidate, candidate: _Candidate, seed: int) -> Estimate | None:
-    if baseline is candidate or baseline.error or candidate.error or not candidate.rounds:
-        return None
-    return speedup(baseline.rounds, candidate.rounds, seed=seed)
-
-
-def _share(tell: Tell, number: int, settings: int, label: str) -> Tell:
-    """Progress of one setting as its part of the whole."""
-    return lambda phase, done, total, _: tell(phase, number * (total or 1) + done, settings * (total or 1), label)
+    return told

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from accel.benchmark.environment import installed
+from importlib.util import find_spec
+
 from accel.report import RuntimeSummary
-from accel.runtimes import openvino
+from accel.runtimes import torch
+from accel.runtimes.names import DEFAULT
+from accel.runtimes.providers import providers
 
 
 def discover() -> tuple[RuntimeSummary, ...]:
     """Every runtime that is known, those that are of no use here with the reason."""
-    ort_version = installed("onnxruntime")
-    if ort_version is None:
+    return (*_onnxruntime(), *torch.runtimes())
+
+
+def _onnxruntime() -> tuple[RuntimeSummary, ...]:
+    if find_spec("onnxruntime") is None:
         missing = "the package onnxruntime is not installed"
-        return tuple(
-            RuntimeSummary(name=name, version="", device="CPU", available=False, reason=missing)
-            for name in ("onnxruntime:cpu", "onnxruntime:openvino")
-        )
-    devices, reason = openvino.devices()
-    return (
-        RuntimeSummary(name="onnxruntime:cpu", version=ort_version, device="CPU", available=True),
+        return (RuntimeSummary(name=DEFAULT, version="", device="CPU", available=False, reason=missing),)
+    return tuple(
         RuntimeSummary(
-            name="onnxruntime:openvino",
-            version=installed("onnxruntime-ep-openvino") or "",
-            device="CPU",
-            available=bool(devices),
-            reason=reason,
-        ),
+            name=found.runtime,
+            version=found.version,
+            device=found.device,
+            available=not found.reason,
+            reason=found.reason,
+        )
+        for found in providers()
     )

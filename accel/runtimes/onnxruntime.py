@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.errors import OutOfMemory, RuntimeFailed, RuntimeUnavailable
-from accel.runtimes import openvino
 from accel.runtimes.discover import discover
 from accel.runtimes.messages import clean
+from accel.runtimes.providers import CPU, Provider, provider_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -74,18 +74,52 @@ class Session:
         return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
 
-def open_session(path: Path, runtime: str, *, threads: int | None = None) -> Session:
+def open_session(path: Path, runtime: str, *, threads: int | None = None, profile_to: Path | None = None) -> Session:
     """Load a model.
 
     Args:
         path: An ONNX file.
-        runtime: ``onnxruntime:cpu`` or ``onnxruntime:openvino``.
+        runtime: One of those that :func:`accel.runtimes.discover.discover` finds.
         threads: Threads within one operator; None leaves it to the runtime (one for each core).
+        profile_to: Beginning of the name of a file that the time of every kernel is written to when profiling ends.
 
     Raises:
         RuntimeUnavailable: This host does not have the runtime.
         RuntimeFailed: The runtime refused the model.
     """
+    options = _options(threads)
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to)
+    return _open(path, _provider(runtime), options, threads)
+
+
+def can_run(path: Path, runtime: str) -> str:
+    """Whether a runtime can run a model: it is loaded there, and some of it must be computed by the runtime itself.
+
+    Args:
+        path: An ONNX file.
+        runtime: One of those that :func:`accel.runtimes.discover.discover` finds.
+
+    Returns:
+        Why it cannot; empty where it can.
+    """
+    options = _options(threads=1)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        provider = _provider(runtime)
+        session = _open(path, provider, options, 1)
+    except (RuntimeUnavailable, RuntimeFailed, OutOfMemory) as error:
+        return error.message
+    if provider.provider == CPU:
+        return ""
+    parts = session.native.get_provider_graph_assignment_info()
+    if any(part.ep_name == provider.provider for part in parts):
+        return ""
+    return f"{runtime} takes none of the model's operators; all of them would run on the processor, by ONNX Runtime."
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -95,20 +129,34 @@ def open_session(path: Path, runtime: str, *, threads: int | None = None) -> Ses
         options.intra_op_num_threads = threads
     # An idle session must not burn a core that another candidate is being measured on.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    framework, _, device = runtime.partition(":")
-    if framework != "onnxruntime" or device not in {"cpu", "openvino"}:
-        raise _unavailable(runtime, "no such runtime is known")
-    providers = ["CPUExecutionProvider"]
-    if device == "openvino":
-        devices, reason = openvino.devices()
-        if not devices:
-            raise _unavailable(runtime, reason)
-        options.add_provider_for_devices(devices, openvino.options(threads))
-        providers = []
+    return options
+
+
+def _provider(runtime: str) -> Provider:
+    found = provider_of(runtime) if runtime.startswith("onnxruntime:") else None
+    if found is None or found.reason:
+        known = next((other.reason for other in discover() if other.name == runtime), "no such runtime is known")
+        raise _unavailable(runtime, found.reason if found else known)
+    return found
+
+
+def _open(path: Path, provider: Provider, options: ort.SessionOptions, threads: int | None) -> Session:
+    import onnxruntime as ort
+
+    runtime = provider.runtime
     try:
-        native = ort.InferenceSession(str(path), options, providers=providers or None)
+        if provider.native is not None:
+            options.add_provider_for_devices([provider.native], provider.options(threads))
+        names = None if provider.native is not None else list(dict.fromkeys((provider.provider, CPU)))
+        # What a provider refuses would otherwise run on the processor, under the provider's name.
+        native = ort.InferenceSession(str(path), options, providers=names, enable_fallback=0)
     except Exception as error:
         raise _failure(error, f"{runtime} could not load the model") from error
+    if provider.provider not in native.get_providers():
+        raise RuntimeFailed(
+            f"{runtime} could not load the model: {provider.provider} did not start.",
+            hint="Its driver or a library that it needs may be missing.",
+        )
     return Session(runtime, _ports(native.get_inputs()), _ports(native.get_outputs()), native)
 
 

@@ -15,9 +15,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from accel.report import SandboxSummary
+from accel.runtimes.plugins import folders as plugin_folders
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+
+_ABOUT_THE_HOST = (
+    "/proc/self", "/proc/1/cgroup", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/pressure",
+    "/proc/driver/nvidia", "/run/systemd/container", "/sys/devices/system", "/sys/bus/pci", "/sys/fs/cgroup",
+    "/sys/class/dmi", "/sys/devices/virtual/dmi", "/sys/class/powercap", "/sys/devices/virtual/powercap",
+)  # fmt: skip
+"""What libraries ask the system, and what a report says of its environment: processor, limits, container, energy."""
+_ACCELERATORS = ("nvidia*", "dri", "accel", "kfd")
 
 
 class Limits(BaseModel):
@@ -67,7 +76,9 @@ def confine(*, readable: Sequence[Path], writable: Path, limits: Limits) -> Sand
     active.append("no_new_privs")
     # libseccomp is looked up before the file system closes: finding a library wants a temporary folder.
     load_filter, why = seccomp.prepare()
-    reason = landlock.restrict(readable=(*_system_paths(), *readable), writable=(writable, Path("/dev/null")))
+    reason = landlock.restrict(
+        readable=(*_system_paths(), *readable), writable=(writable, Path("/dev/null"), *_devices())
+    )
     if reason:
         missing["landlock"] = reason
     else:
@@ -105,11 +116,13 @@ def _system_paths() -> tuple[Path, ...]:
     places = [Path(entry) for entry in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if entry]
     places += [Path(__file__).resolve().parents[2] / "accel"]
     places += [Path(name) for name in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")]
-    places += [Path(name) for name in ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg")]
-    places += [
-        Path(name) for name in ("/sys/devices/system", "/sys/bus/pci", "/sys/fs/cgroup", "/dev/null", "/dev/urandom")
-    ]
-    return tuple(place for place in places if place.exists())
+    places += [Path(name) for name in ("/dev/null", "/dev/urandom", *_ABOUT_THE_HOST)]
+    return tuple(place for place in (*places, *plugin_folders()) if place.exists())
+
+
+def _devices() -> tuple[Path, ...]:
+    """Accelerators, which execution providers open for writing; there are none on most hosts."""
+    return tuple(sorted(place for name in _ACCELERATORS for place in Path("/dev").glob(name)))
 
 
 def _prctl(option: int, value: int) -> None:
