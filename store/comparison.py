@@ -2,116 +2,148 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accel.report import EvaluatedModel, Measurement
+from accel.report import Environment
 from store import models
-from store.tables import EvaluationRow, MeasurementRow
+from store.lineage import Ancestor, lineages
+from store.measured import EvaluationEntry, MeasurementEntry, find
+from store.tables import JobRow
 
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class EvaluationEntry(_Value):
-    """A model's quality, and the job that measured it."""
-
-    job_id: UUID
-    dataset_id: UUID
-    split: str
-    result: EvaluatedModel
-
-
-class MeasurementEntry(_Value):
-    """A model's speed, and the job that measured it."""
-
-    job_id: UUID
-    result: Measurement
-
-
 class ComparisonEntry(_Value):
-    """One model beside the baseline. Losses and speed-ups come from jobs that had both."""
+    """One model. Losses and speed-ups against another baseline are in it as they were measured; `baseline_id` tells."""
 
     model_id: UUID
     name: str
     role: Literal["baseline", "candidate"]
+    parent_id: UUID | None
+    lineage: tuple[Ancestor, ...] = Field(description="From the oldest ancestor that is kept to the model itself.")
     size_bytes: int
-    size_ratio: float
+    size_ratio: float = Field(description="Bytes over those of the baseline.")
     parameters: int
     macs: int | None
     evaluations: tuple[EvaluationEntry, ...]
     measurements: tuple[MeasurementEntry, ...]
 
 
+class MeasuringJob(_Value):
+    """A job that figures come from, and where it ran."""
+
+    job_id: UUID
+    kind: str
+    finished_at: datetime | None
+    environment: Environment | None
+    warnings: tuple[str, ...] = Field(description="What casts doubt on all its figures.")
+    notes: tuple[str, ...]
+
+
 class ComparisonTable(_Value):
     """Models side by side."""
 
     baseline_id: UUID
+    baseline_choice: Literal["named", "common_ancestor", "first"] = Field(
+        description="Why this is the baseline: the request names it, all others were made of it, or it is the first listed."
+    )
     models: tuple[ComparisonEntry, ...]
+    jobs: tuple[MeasuringJob, ...]
+    unreadable_jobs: tuple[UUID, ...] = Field(
+        (), description="Jobs whose figures are left out, since another version of the service wrote them."
+    )
 
 
-def compare(session: Session, model_ids: list[UUID], baseline_id: UUID | None = None) -> ComparisonTable:
-    """Put models side by side: for each the latest figure of each dataset, runtime and setting against the baseline.
+def compare(session: Session, model_ids: Sequence[UUID], baseline_id: UUID | None = None) -> ComparisonTable:
+    """Put models side by side: for each the newest figure of each dataset, split, runtime, setting and environment.
+
+    Figures of a job that had the baseline go before newer ones without it. An older environment (or another way to judge the
+    same split) is left out where newer ones have all of its models.
 
     Args:
         session: A reading transaction.
-        model_ids: The models, in the order in which they are shown.
-        baseline_id: What the others are compared with; the first if left out.
+        model_ids: The models, in the order in which they are shown, after the baseline.
+        baseline_id: What the others are compared with. Left out, it is the listed model that all others descend from; if there
+            is none, the first.
 
     Raises:
         NotFound: There is no such model.
     """
-    first = baseline_id or model_ids[0]
-    order = list(dict.fromkeys([first, *model_ids]))
-    found = {identity: models.get(session, identity) for identity in order}
+    listed = list(dict.fromkeys([*([baseline_id] if baseline_id else []), *model_ids]))
+    found = {identity: models.get(session, identity) for identity in listed}
+    lines = lineages(session, listed)
+    first, choice = (baseline_id, "named") if baseline_id else _baseline(listed, lines)
+    order = [first, *(identity for identity in listed if identity != first)]
+    measured = find(session, order, first)
     return ComparisonTable(
         baseline_id=first,
+        baseline_choice=choice,
         models=tuple(
             ComparisonEntry(
-                model_id=model.id,
-                name=model.name,
-                role="baseline" if model.id == first else "candidate",
-                size_bytes=model.size_bytes,
-                size_ratio=model.size_bytes / found[first].size_bytes,
-                parameters=model.summary.parameters,
-                macs=model.summary.macs,
-                evaluations=_evaluations(session, model.id, first),
-                measurements=_measurements(session, model.id, first),
+                model_id=identity,
+                name=found[identity].name,
+                role="baseline" if identity == first else "candidate",
+                parent_id=found[identity].parent_id,
+                lineage=lines[identity],
+                size_bytes=found[identity].size_bytes,
+                size_ratio=found[identity].size_bytes / found[first].size_bytes,
+                parameters=found[identity].summary.parameters,
+                macs=found[identity].summary.macs,
+                evaluations=tuple(e for owner, e in measured.evaluations if owner == identity),
+                measurements=tuple(e for owner, e in measured.measurements if owner == identity),
             )
-            for model in found.values()
+            for identity in order
         ),
+        jobs=_jobs(
+            session, {*(e.job_id for _, e in measured.evaluations), *(m.job_id for _, m in measured.measurements)}
+        ),
+        unreadable_jobs=measured.unreadable_jobs,
     )
 
 
-def _evaluations(session: Session, model_id: UUID, baseline_id: UUID) -> tuple[EvaluationEntry, ...]:
-    query = select(EvaluationRow).where(EvaluationRow.model_id == model_id, EvaluationRow.baseline_id == baseline_id)
-    latest: dict[tuple[UUID, str, str], EvaluationEntry] = {}
-    for row in session.scalars(query.order_by(EvaluationRow.id)):
-        latest[row.dataset_id, row.split, row.runtime] = EvaluationEntry(
-            job_id=row.job_id,
-            dataset_id=row.dataset_id,
-            split=row.split,
-            result=EvaluatedModel.model_validate_json(row.result),
+def _baseline(
+    listed: Sequence[UUID], lines: Mapping[UUID, tuple[Ancestor, ...]]
+) -> tuple[UUID, Literal["common_ancestor", "first"]]:
+    ancestors = [{one.model_id for one in lines[identity]} for identity in listed]
+    for identity in listed if len(listed) > 1 else ():
+        if all(identity in line for line in ancestors):
+            return identity, "common_ancestor"
+    return listed[0], "first"
+
+
+class _Conditions(BaseModel):
+    """What is needed of a report, whatever else is in it."""
+
+    environment: Environment | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _jobs(session: Session, job_ids: Iterable[UUID]) -> tuple[MeasuringJob, ...]:
+    columns = (JobRow.id, JobRow.kind, JobRow.finished_at, JobRow.report)
+    found = []
+    for row in session.execute(select(*columns).where(JobRow.id.in_(list(job_ids))).order_by(JobRow.id)):
+        try:
+            said = _Conditions.model_validate_json(row.report or "{}")
+        except ValidationError:
+            said = _Conditions()
+        found.append(
+            MeasuringJob(
+                job_id=row.id,
+                kind=row.kind,
+                finished_at=row.finished_at,
+                environment=said.environment,
+                warnings=said.warnings,
+                notes=said.notes,
+            )
         )
-    return tuple(latest.values())
-
-
-def _measurements(session: Session, model_id: UUID, baseline_id: UUID) -> tuple[MeasurementEntry, ...]:
-    query = select(MeasurementRow).where(MeasurementRow.model_id == model_id, MeasurementRow.baseline_id == baseline_id)
-    latest: dict[tuple[str, int, int], MeasurementEntry] = {}
-    for row in session.scalars(query.order_by(MeasurementRow.id)):
-        latest[row.runtime, row.batch_size, row.threads] = MeasurementEntry(
-            job_id=row.job_id, result=Measurement.model_validate_json(row.result)
-        )
-    return tuple(latest.values())
-
-
-def samples(session: Session, job_id: UUID) -> list[tuple[UUID, str, int, int, str]]:
-    """Every sample of a benchmark: model, runtime, batch size, threads, and a JSON text of its rounds."""
-    query = select(MeasurementRow).where(MeasurementRow.job_id == job_id).order_by(MeasurementRow.id)
-    return [(row.model_id, row.runtime, row.batch_size, row.threads, row.samples) for row in session.scalars(query)]
+    return tuple(found)

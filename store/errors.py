@@ -23,9 +23,9 @@ class NotFound(StoreError):
 
     code = "not_found"
 
-    def __init__(self, kind: str, identity: UUID | str, *, pointer: str = "") -> None:
+    def __init__(self, kind: str, identity: UUID | str, *, hint: str = "", pointer: str = "") -> None:
         super().__init__(
-            f"There is no {kind} {identity}.", hint=f"GET /v1/{kind}s lists what there is.", pointer=pointer
+            f"There is no {kind} {identity}.", hint=hint or f"GET /v1/{kind}s lists what there is.", pointer=pointer
         )
 
 
@@ -39,6 +39,18 @@ class DatasetRequired(StoreError):
     """A step needs data and the request names no dataset."""
 
     code = "dataset_required"
+
+
+class BindingMismatch(StoreError):
+    """A metric does not go with how the output is read."""
+
+    code = "binding_mismatch"
+
+
+class Contradiction(StoreError):
+    """Two parts of the request do not go together."""
+
+    code = "contradiction"
 
 
 class IllegalTransition(StoreError):

@@ -18,6 +18,7 @@ from store.errors import DigestMismatch, NoSpace, NotFound
 from store.ids import new_id
 
 _BLOCK = 1 << 20
+_GONE = "It was removed from where the files are kept; upload it again."
 
 
 class Files:
@@ -98,7 +99,7 @@ class Files:
         here = self.local_path(sha256)
         if here is not None:
             if not here.exists():
-                raise NotFound("file", sha256)
+                raise NotFound("file", sha256, hint=_GONE)
             return here
         digest = hashlib.sha256()
         with to.open("wb") as file:
@@ -124,7 +125,7 @@ class Files:
         try:
             return int(obstore.head(self._store, _key(sha256))["size"])
         except FileNotFoundError as error:
-            raise NotFound("file", sha256) from error
+            raise NotFound("file", sha256, hint=_GONE) from error
 
     def exists(self, sha256: str) -> bool:
         """Whether there is such a file."""

@@ -11,14 +11,15 @@ from sqlalchemy import Double, bindparam, func, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from store import idempotency, paging
+from store.checks import check
 from store.clock import db_now, iso
-from store.errors import DatasetRequired, IllegalTransition, NotFound, UnfitReference
+from store.errors import IllegalTransition, NotFound
 from store.idempotency import IdempotencyKey
 from store.ids import new_id
-from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec, needs_data
+from store.specs import JobSpec
 from store.specs import adapter as specs
 from store.states import JobState, record, try_advance
-from store.tables import DatasetRow, JobEventRow, JobRow, ModelRow
+from store.tables import JobEventRow, JobRow
 from store.values import Job, JobEvent
 
 
@@ -36,15 +37,14 @@ def submit(
         The job, and whether it is new (an idempotency key that was seen gives the job it made).
 
     Raises:
-        UnfitReference: A model or dataset does not exist; ``pointer`` names the field.
-        DatasetRequired: A step needs data and there is no dataset.
+        StoreError: What :func:`store.checks.check` refuses; ``pointer`` names the field.
         IdempotencyKeyReused: The key stands for another request.
     """
     job_id = new_id()
     before = idempotency.claim(session, idempotency_key, job_id)
     if before != job_id:
         return get(session, before), False
-    _check(session, spec)
+    check(session, spec)
     row = JobRow(
         id=job_id,
         kind=spec.kind,
@@ -65,42 +65,6 @@ def submit(
     record(session, row, "state")
     session.refresh(row)
     return Job.of(row), True
-
-
-def _check(session: Session, spec: JobSpec) -> None:
-    match spec:
-        case CompressSpec():
-            _exist(session, ModelRow, "model", {"/model_id": spec.model_id})
-            places = needs_data(spec.steps)
-            if places and spec.dataset_id is None:
-                raise DatasetRequired(
-                    f"The step {spec.steps[places[0]].tag()} calibrates on data, and the request names no dataset.",
-                    hint="Upload one by POST /v1/datasets and give its dataset_id.",
-                    pointer="/dataset_id",
-                )
-            promised = [place for place, step in enumerate(spec.steps) if step.promise is not None]
-            if (spec.contract is not None or promised) and spec.dataset_id is None:
-                raise DatasetRequired(
-                    "A contract is judged on data, and the request names no dataset.",
-                    hint="Give dataset_id, or leave the contract out.",
-                    pointer="/dataset_id",
-                )
-            if spec.dataset_id is not None:
-                _exist(session, DatasetRow, "dataset", {"/dataset_id": spec.dataset_id})
-        case EvaluateSpec():
-            _exist(session, ModelRow, "model", {f"/model_ids/{i}": m for i, m in enumerate(spec.model_ids)})
-            _exist(session, DatasetRow, "dataset", {"/dataset_id": spec.dataset_id})
-        case BenchmarkSpec():
-            _exist(session, ModelRow, "model", {f"/model_ids/{i}": m for i, m in enumerate(spec.model_ids)})
-
-
-def _exist(session: Session, table: type[ModelRow | DatasetRow], kind: str, wanted: dict[str, UUID]) -> None:
-    there = set(session.scalars(select(table.id).where(table.id.in_(wanted.values()))))
-    for pointer, identity in wanted.items():
-        if identity not in there:
-            raise UnfitReference(
-                f"There is no {kind} {identity}.", hint=f"GET /v1/{kind}s lists what there is.", pointer=pointer
-            )
 
 
 def get(session: Session, job_id: UUID) -> Job:
@@ -176,7 +140,8 @@ def _text(row: object) -> str:
         f'"cancel_requested":{"false" if r.cancel_requested_at is None else "true"},"queue":"{r.queue}",'
         f'"worker_id":{_id(r.worker_id)},"version":{r.version},"created_at":{_moment(r.created_at)},'
         f'"started_at":{_moment(r.started_at)},"finished_at":{_moment(r.finished_at)},'
-        f'"links":{{"self":"{base}","events":"{base}/events","cancel":"{base}/cancel","retry":"{base}/retry"}}}}'
+        f'"links":{{"self":"{base}","events":"{base}/events","files":"{base}/files","cancel":"{base}/cancel",'
+        f'"retry":"{base}/retry"}}}}'
     )
 
 

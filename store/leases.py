@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,9 +11,12 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport, ModelSummary
+from store import job_files
 from store.clock import db_now
 from store.errors import Fenced
+from store.evaluations import question
 from store.ids import new_id
+from store.job_files import JobFile
 from store.specs import EvaluateSpec, JobSpec
 from store.specs import adapter as specs
 from store.states import JobState, advance, record, try_advance
@@ -56,6 +60,7 @@ class Results:
 
     report: CompressReport | EvaluateReport | BenchmarkReport
     models: tuple[NewModel, ...] = ()
+    files: tuple[JobFile, ...] = ()
 
 
 def claim(session: Session, job_id: UUID, *, worker_id: UUID, lease_s: float) -> Lease | None:
@@ -137,7 +142,7 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
         session,
         lease,
         JobState.SUCCEEDED,
-        report=_without_samples(results.report).model_dump_json(),
+        report=results.report.model_dump_json(),
         model_ids=json.dumps([str(model.id) for model in results.models]),
         phase="done",
         progress_done=1,
@@ -156,18 +161,20 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
             )
         )
         session.flush()  # a step's result is the parent of the next, so each must be there first
+    job_files.keep(session, lease.job_id, results.files)
     match results.report:
         case EvaluateReport() as report:
-            _keep_evaluations(session, lease, report)
+            _keep_evaluations(session, lease, report, {file.name: file.sha256 for file in results.files})
         case BenchmarkReport() as report:
             _keep_measurements(session, lease, report)
         case CompressReport():
             pass
 
 
-def _keep_evaluations(session: Session, lease: Lease, report: EvaluateReport) -> None:
+def _keep_evaluations(session: Session, lease: Lease, report: EvaluateReport, files: Mapping[str, str]) -> None:
     if not isinstance(lease.spec, EvaluateSpec):
         raise TypeError(f"an evaluation came from a job of kind {lease.spec.kind}")
+    asked = question(session, lease.spec)
     for model in report.models:
         session.add(
             EvaluationRow(
@@ -178,6 +185,8 @@ def _keep_evaluations(session: Session, lease: Lease, report: EvaluateReport) ->
                 dataset_id=lease.spec.dataset_id,
                 split=report.split,
                 runtime=model.runtime,
+                question=asked,
+                predictions_sha256=files.get(model.predictions or ""),
                 result=model.model_dump_json(),
             )
         )
@@ -192,22 +201,13 @@ def _keep_measurements(session: Session, lease: Lease, report: BenchmarkReport) 
                 model_id=UUID(measurement.model_id),
                 baseline_id=UUID(report.baseline_id),
                 runtime=measurement.runtime,
+                scenario=measurement.scenario,
                 batch_size=measurement.batch_size,
                 threads=measurement.threads,
-                result=measurement.model_dump_json(exclude={"samples_ms", "warmup_ms"}),
-                samples=measurement.model_dump_json(include={"samples_ms", "warmup_ms"}),
+                instances=measurement.instances,
+                result=measurement.model_dump_json(),
             )
         )
-
-
-def _without_samples(
-    report: CompressReport | EvaluateReport | BenchmarkReport,
-) -> CompressReport | EvaluateReport | BenchmarkReport:
-    """The report that callers poll: thousands of samples are kept apart from it."""
-    if not isinstance(report, BenchmarkReport):
-        return report
-    light = tuple(m.model_copy(update={"samples_ms": (), "warmup_ms": ()}) for m in report.measurements)
-    return report.model_copy(update={"measurements": light})
 
 
 def fail(session: Session, lease: Lease, *, code: str, message: str, hint: str = "") -> None:

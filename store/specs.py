@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from accel.data.binding import Binding
+from accel.data.corruption import Corruption
 from accel.evaluation.contract import Contract, Metric
+from accel.report import Scenario
 from accel.runtimes.names import DEFAULT, RuntimeName, device_queue
 from accel.technique import Technique
 from accel.techniques import AnyTechnique
 from store.text import all_storable
 
+T = TypeVar("T")
+
 Count = Annotated[int, Field(strict=True)]
-ModelIds = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=32, description="Models, each once.")]
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse what is named twice.
+
+    Raises:
+        ValueError: Names the first such.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            shown = " ".join(map(str, value.model_dump().values())) if isinstance(value, BaseModel) else value
+            raise ValueError(f"{shown} is named twice")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+ModelIds = Annotated[tuple[UUID, ...], EachOnce, Field(min_length=1, max_length=32, description="Models, each once.")]
 
 
 class _Spec(BaseModel):
@@ -55,21 +84,33 @@ class EvaluateSpec(_Spec):
     dataset_id: UUID
     split: str = Field("test", min_length=1, max_length=64)
     binding: Binding | None = None
-    metrics: tuple[Metric, ...] | None = Field(None, min_length=1, description="Those of the task if left out.")
+    metrics: Annotated[tuple[Metric, ...], EachOnce] | None = Field(
+        None, min_length=1, description="Those of the task if left out."
+    )
     runtime: RuntimeName = DEFAULT
     contract: Contract | None = None
-    baseline_id: UUID | None = Field(None, description="One of model_ids; the first if left out.")
+    baseline_id: UUID | None = Field(
+        None,
+        description="What the others are compared with: one of model_ids (the first if left out), or another model that was "
+        "evaluated on this split before.",
+    )
     batch_size: Count = Field(32, ge=1, le=4096)
+    corruptions: Annotated[tuple[Corruption, ...], EachOnce] = Field(
+        (),
+        max_length=12,
+        description="Repeat the comparison on corrupted inputs.",
+        examples=[[{"corruption": "blur", "severity": 3}]],
+    )
+    reuse: bool = Field(
+        True,
+        description="Take the predictions that an earlier evaluation kept of the same model, split, binding and runtime, instead "
+        "of running the model again.",
+    )
 
     @property
     def queue(self) -> str:
         """The queue whose workers can do it."""
         return device_queue(self.runtime)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> EvaluateSpec:
-        _check_models(self.model_ids, self.baseline_id)
-        return self
 
 
 class BenchmarkSpec(_Spec):
@@ -78,16 +119,56 @@ class BenchmarkSpec(_Spec):
     kind: Literal["benchmark"] = "benchmark"
     model_ids: ModelIds
     baseline_id: UUID | None = Field(None, description="One of model_ids; the first if left out.")
-    runtimes: tuple[RuntimeName, ...] | None = Field(
+    runtimes: Annotated[tuple[RuntimeName, ...], EachOnce] | None = Field(
         None, min_length=1, max_length=8, description="Every runtime of the worker if left out."
     )
-    batch_sizes: tuple[Annotated[Count, Field(ge=1, le=4096)], ...] = Field((1,), min_length=1, max_length=8)
-    threads: tuple[Annotated[Count, Field(ge=1, le=256)], ...] = Field((1,), min_length=1, max_length=8)
-    scenario: Literal["single_stream"] = Field("single_stream", description="One call after the other.")
-    rounds: Count = Field(20, ge=2, le=1000, description="Rounds; in each every model is measured once, in turn.")
+    batch_sizes: Annotated[tuple[Annotated[Count, Field(ge=1, le=4096)], ...], EachOnce] = Field(
+        (1,), min_length=1, max_length=8
+    )
+    threads: Annotated[tuple[Annotated[Count, Field(ge=1, le=256)], ...], EachOnce] = Field(
+        (1,), min_length=1, max_length=8
+    )
+    scenario: Scenario = Field(
+        "single_stream",
+        description="`single_stream`: one call after the other. `multi_stream`: queries of several samples. `server`: requests at "
+        "random instants, and the highest rate whose p99 keeps `bound_ms`. `offline`: samples per second, whatever the latency.",
+    )
+    instances: Annotated[tuple[Annotated[Count, Field(ge=1, le=64)], ...], EachOnce] = Field(
+        (1,), min_length=1, max_length=8, description="Processes that work at the same time; offline only."
+    )
+    streams: Count = Field(8, ge=2, le=256, description="Samples of one query; multi_stream only.")
+    bound_ms: float | None = Field(
+        None,
+        gt=0,
+        le=600_000,
+        validate_default=True,
+        description="Bound on the 99th percentile; the server scenario needs it.",
+    )
+    precision: float = Field(
+        0.02,
+        ge=0.001,
+        le=0.5,
+        description="Measure until the 95 % intervals are plus or minus this share, or the budget is spent.",
+    )
+    budget_seconds: float = Field(60, ge=1, le=86_400, description="Longest time for one setting.")
+    starts: Count | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="Process starts of each model, instead of as many as the precision needs. With one or two, intervals leave out what "
+        "differs from start to start.",
+    )
+    rounds: Count = Field(
+        10, ge=2, le=1000, description="Rounds of each start; in each every model is measured once, in turn."
+    )
     seconds_per_round: float = Field(0.05, gt=0, le=60, description="How long each model is measured in a round.")
     shapes: dict[str, tuple[Annotated[Count, Field(ge=1, le=65_536)], ...]] = Field(
         default_factory=dict, max_length=32, description="Shapes of inputs with open dimensions besides the batch."
+    )
+    profile: bool = Field(True, description="Run each model under the runtime's profiler after it was measured.")
+    preflight: bool = Field(
+        False,
+        description="Predict within seconds what the models would gain here, from graphs and the processor; time nothing.",
     )
 
     @property
@@ -95,10 +176,31 @@ class BenchmarkSpec(_Spec):
         """The queue whose workers can do it."""
         return next((q for q in map(device_queue, self.runtimes or ()) if q != "cpu"), "cpu")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> BenchmarkSpec:
-        _check_models(self.model_ids, self.baseline_id)
-        return self
+    # Each is checked at the field that has to change, which the answer then points to; fields before it are known.
+
+    @field_validator("baseline_id")
+    @classmethod
+    def _is_among_the_models(cls, baseline_id: UUID | None, info: ValidationInfo) -> UUID | None:
+        if baseline_id is not None and baseline_id not in info.data.get("model_ids", (baseline_id,)):
+            raise ValueError("baseline_id is none of model_ids: a benchmark measures both in turn")
+        return baseline_id
+
+    @field_validator("instances")
+    @classmethod
+    def _are_of_offline(cls, instances: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if instances != (1,) and info.data.get("scenario", "offline") != "offline":
+            raise ValueError(f"instances belong to the offline scenario, not to {info.data['scenario']}")
+        return instances
+
+    @field_validator("bound_ms")
+    @classmethod
+    def _is_of_server(cls, bound_ms: float | None, info: ValidationInfo) -> float | None:
+        scenario = info.data.get("scenario")
+        if scenario == "server" and bound_ms is None:
+            raise ValueError("the server scenario needs bound_ms, the bound on the 99th percentile")
+        if bound_ms is not None and scenario not in {"server", None}:
+            raise ValueError(f"bound_ms belongs to the server scenario, not to {scenario}")
+        return bound_ms
 
 
 JobSpec = CompressSpec | EvaluateSpec | BenchmarkSpec
@@ -108,10 +210,3 @@ adapter: TypeAdapter[JobSpec] = TypeAdapter(Annotated[JobSpec, Field(discriminat
 def needs_data(steps: tuple[Technique, ...]) -> list[int]:
     """Places of the steps that cannot do without a dataset."""
     return [place for place, step in enumerate(steps) if step.needs_data]
-
-
-def _check_models(model_ids: tuple[UUID, ...], baseline_id: UUID | None) -> None:
-    if len(set(model_ids)) < len(model_ids):
-        raise ValueError("model_ids names a model twice")
-    if baseline_id is not None and baseline_id not in model_ids:
-        raise ValueError("baseline_id is none of model_ids")

@@ -106,8 +106,23 @@ class JobEventRow(Table):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
+class JobFileRow(Table):
+    """A file that belongs to a job's report; it goes with the job."""
+
+    __tablename__ = "job_files"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    media_type: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class EvaluationRow(Table):
-    """The quality of one model on one split, measured by one job."""
+    """The quality of one model on one split, measured by one job.
+
+    ``question`` is equal where samples were fed, read and judged in the same way; the predictions are one of the job's files.
+    """
 
     __tablename__ = "evaluations"
 
@@ -118,12 +133,14 @@ class EvaluationRow(Table):
     dataset_id: Mapped[UUID]
     split: Mapped[str] = mapped_column(String(64))
     runtime: Mapped[str] = mapped_column(String(64))
+    question: Mapped[str] = mapped_column(String(64), index=True)
+    predictions_sha256: Mapped[str | None] = mapped_column(String(64))
     result: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
 class MeasurementRow(Table):
-    """The speed of one model, measured by one job; ``samples`` holds every sample."""
+    """The speed of one model in one setting, measured by one job."""
 
     __tablename__ = "measurements"
 
@@ -132,10 +149,11 @@ class MeasurementRow(Table):
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), index=True)
     baseline_id: Mapped[UUID]
     runtime: Mapped[str] = mapped_column(String(64))
+    scenario: Mapped[str] = mapped_column(String(32))
     batch_size: Mapped[int]
     threads: Mapped[int]
+    instances: Mapped[int]
     result: Mapped[str] = mapped_column(Text)
-    samples: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 

@@ -11,9 +11,12 @@ from sqlalchemy.orm import Session
 from accel.request import BenchmarkRequest, CompressRequest, DatasetFile, EvaluateRequest, ModelFile
 from accel.sandbox import Limits
 from store import datasets, models
+from store.errors import DigestMismatch, NotFound
+from store.evaluations import kept_predictions, question
 from store.files import Files
 from store.ids import new_id
 from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
+from store.tuning import tuned_on
 
 WorkRequest = CompressRequest | EvaluateRequest | BenchmarkRequest
 
@@ -36,8 +39,7 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
     inputs.mkdir()
 
     def model(model_id: UUID) -> ModelFile:
-        sha256 = models.get(session, model_id).sha256
-        return ModelFile(model_id=str(model_id), path=files.fetch(sha256, inputs / f"{model_id}.onnx"))
+        return _model(model_id, session, files, inputs)
 
     def dataset(dataset_id: UUID) -> DatasetFile:
         kept = datasets.get(session, dataset_id)
@@ -62,7 +64,7 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
                 workspace=workspace,
                 limits=limits,
                 seed=spec.seed,
-                models=tuple(map(model, spec.model_ids)),
+                models=_evaluated(spec, session, files, inputs),
                 baseline_id=str(spec.baseline_id or spec.model_ids[0]),
                 dataset=dataset(spec.dataset_id),
                 split=spec.split,
@@ -71,6 +73,7 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
                 runtime=spec.runtime,
                 batch_size=spec.batch_size,
                 contract=spec.contract,
+                corruptions=spec.corruptions,
             )
         case BenchmarkSpec():
             return BenchmarkRequest(
@@ -82,9 +85,43 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
                 runtimes=spec.runtimes,
                 batch_sizes=spec.batch_sizes,
                 threads=spec.threads,
+                scenario=spec.scenario,
+                instances=spec.instances,
+                streams=spec.streams,
+                bound_ms=spec.bound_ms,
+                precision=spec.precision,
+                budget_seconds=spec.budget_seconds,
+                starts=spec.starts,
                 rounds=spec.rounds,
                 seconds_per_round=spec.seconds_per_round,
                 shapes=spec.shapes,
+                profile=spec.profile,
+                preflight=spec.preflight,
             )
         case _:
             assert_never(spec)
+
+
+def _model(model_id: UUID, session: Session, files: Files, inputs: Path) -> ModelFile:
+    sha256 = models.get(session, model_id).sha256
+    return ModelFile(model_id=str(model_id), path=files.fetch(sha256, inputs / f"{model_id}.onnx"))
+
+
+def _evaluated(spec: EvaluateSpec, session: Session, files: Files, inputs: Path) -> tuple[ModelFile, ...]:
+    """The models of an evaluation, the baseline among them, with what is known of each from earlier jobs."""
+    model_ids = spec.model_ids
+    if spec.baseline_id is not None and spec.baseline_id not in model_ids:
+        model_ids = (spec.baseline_id, *model_ids)
+    kept = kept_predictions(session, question(session, spec), model_ids) if spec.reuse else {}
+    tuned = tuned_on(session, model_ids, spec.dataset_id)
+    found = []
+    for model_id in model_ids:
+        predictions = None
+        if model_id in kept:
+            try:
+                predictions = files.fetch(kept[model_id], inputs / f"{model_id}.predictions")
+            except (NotFound, DigestMismatch):  # then the model is run again
+                predictions = None
+        known = {"predictions": predictions, "tuned_on": tuned[model_id]}
+        found.append(_model(model_id, session, files, inputs).model_copy(update=known))
+    return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -9,15 +10,18 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from accel.errors import ResultBroken
-from accel.events import Done, ResultFile
+from accel.events import Attachment, Done, ResultFile
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport
 from accel.request import CompressRequest
 from store import models
 from store.files import Files
+from store.job_files import JobFile
 from store.leases import NewModel, Results
 from workers.prepare import WorkRequest
 
 _NAME_LENGTH = 200
+_MOST_ATTACHMENTS = 4096
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,48}/[a-z0-9][a-z0-9!#$&^_.+-]{0,48}", flags=re.ASCII)
 
 
 def keep_files(
@@ -33,7 +37,7 @@ def keep_files(
         before_each: Called before each file is kept; what it raises ends the work.
 
     Raises:
-        ResultBroken: The engine names a file outside its workspace, or answers another question.
+        ResultBroken: The engine names a file outside its workspace or two by one name, or answers another question.
         NoSpace: The files do not fit on the disk.
     """
     report = done.report
@@ -50,15 +54,46 @@ def keep_files(
             name = f"{name} + {step.tag()}"[:_NAME_LENGTH]
             before_each()
             made.append(_keep(file, name, request.workspace, files))
-    return Results(report=report, models=tuple(made))
+    _check_attachments(done.attachments)
+    attached = []
+    for attachment in done.attachments:
+        before_each()
+        sha256, size_bytes = files.keep(_own(attachment.path, request.workspace))
+        attached.append(JobFile(attachment.name, attachment.media_type, sha256, size_bytes))
+    return Results(report=report, models=tuple(made), files=tuple(attached))
+
+
+def _check_attachments(attachments: tuple[Attachment, ...]) -> None:
+    """Refuse names and types that could not be kept or served.
+
+    Raises:
+        ResultBroken: There are too many, two have one name, or one is of no type.
+    """
+    if len(attachments) > _MOST_ATTACHMENTS:
+        raise ResultBroken(f"The engine names {len(attachments):,} files; {_MOST_ATTACHMENTS:,} are taken at most.")
+    seen: set[str] = set()
+    for attachment in attachments:
+        if attachment.name in seen:
+            raise ResultBroken(f"The engine names two files {attachment.name}.")
+        seen.add(attachment.name)
+        if not _MEDIA_TYPE.fullmatch(attachment.media_type):
+            raise ResultBroken(f"The file {attachment.name} is of no media type: {attachment.media_type[:100]!a}.")
+
+
+def _own(named: Path, workspace: Path) -> Path:
+    """A file that the engine names. It has worked on hostile input, so what it names is looked at like an upload.
+
+    Raises:
+        ResultBroken: It is no file of the engine's own.
+    """
+    path = workspace / named.name
+    if named.resolve() != path.resolve() or path.is_symlink() or not path.is_file():
+        raise ResultBroken(f"The engine names a result that is no file of its own: {named.name}.")
+    return path
 
 
 def _keep(file: ResultFile, name: str, workspace: Path, files: Files) -> NewModel:
-    # The engine has worked on hostile input: what it names is looked at like an upload.
-    path = workspace / file.path.name
-    if file.path.resolve() != path.resolve() or path.is_symlink() or not path.is_file():
-        raise ResultBroken(f"The engine names a result that is no file of its own: {file.path.name}.")
-    sha256, size_bytes = files.keep(path)
+    sha256, size_bytes = files.keep(_own(file.path, workspace))
     return NewModel(
         id=UUID(file.model_id),
         parent_id=UUID(file.parent_id),

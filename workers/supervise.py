@@ -184,7 +184,8 @@ class Supervisor:
                 f"The worker's disk has {free >> 20} MiB left, and {self.worker.min_free_bytes >> 20} are needed to begin.",
                 hint="Free some space on the worker, then retry the job.",
             )
-        alone = isinstance(lease.spec, BenchmarkSpec)
+        # A preflight times nothing; but it works, so that it too waits for a benchmark to end.
+        alone = isinstance(lease.spec, BenchmarkSpec) and not lease.spec.preflight
         with (
             run_folder(self.worker.scratch_dir) as folder,
             host(self.worker.host_lock, alone=alone, waiting=lambda: self._wait(watch, alone=alone)),

@@ -1,0 +1,69 @@
+"""By which rows choices about models were made, so that no verdict is judged on these without saying so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store.specs import CompressSpec
+from store.specs import adapter as specs
+from store.tables import JobRow, ModelRow
+
+
+class _Step(BaseModel):
+    model_id: str
+
+
+class _Splits(BaseModel):
+    chosen_by: str | None = None
+
+
+class _Recipe(BaseModel):
+    """What is needed of a compress job's report, whatever else is in it."""
+
+    steps: tuple[_Step, ...] = ()
+    splits: _Splits | None = None
+
+
+def tuned_on(session: Session, model_ids: Collection[UUID], dataset_id: UUID) -> dict[UUID, tuple[str, ...]]:
+    """For each model the splits of a dataset by which techniques chose when they made it or an ancestor of it."""
+    rows: dict[UUID, Any] = {}
+    wanted = set(model_ids)
+    while wanted:
+        columns = (ModelRow.id, ModelRow.parent_id, ModelRow.job_id)
+        found = session.execute(select(*columns).where(ModelRow.id.in_(wanted))).all()
+        rows |= {row.id: row for row in found}
+        wanted = {row.parent_id for row in found if row.parent_id is not None} - rows.keys()
+    chosen = _chosen(session, {row.job_id for row in rows.values() if row.job_id is not None}, dataset_id)
+    tuned: dict[UUID, tuple[str, ...]] = {}
+    for model_id in model_ids:
+        splits: set[str] = set()
+        at: UUID | None = model_id
+        while at is not None and at in rows:
+            splits |= {chosen[str(at)]} if str(at) in chosen else set()
+            at = rows[at].parent_id
+        tuned[model_id] = tuple(sorted(splits))
+    return tuned
+
+
+def _chosen(session: Session, job_ids: Collection[UUID], dataset_id: UUID) -> dict[str, str]:
+    """The split that was chosen by, for each model that a choosing step made."""
+    found: dict[str, str] = {}
+    query = select(JobRow.spec, JobRow.report).where(JobRow.id.in_(job_ids), JobRow.kind == "compress")
+    for row in session.execute(query):
+        try:
+            spec, recipe = specs.validate_json(row.spec), _Recipe.model_validate_json(row.report or "{}")
+        except ValidationError:  # of another version, which did not write down by what it chose
+            continue
+        if not isinstance(spec, CompressSpec) or spec.dataset_id != dataset_id or recipe.splits is None:
+            continue
+        split = recipe.splits.chosen_by
+        for step, made in zip(spec.steps, recipe.steps, strict=False):
+            if step.chooses and split is not None:
+                found[made.model_id] = split
+    return found
