@@ -18,7 +18,14 @@ _RANGE: Final = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", flags=
 
 
 def file_answer(
-    request: Request, files: Files, *, sha256: str, size_bytes: int, filename: str, have: str | None
+    request: Request,
+    files: Files,
+    *,
+    sha256: str,
+    size_bytes: int,
+    filename: str,
+    have: str | None,
+    media_type: str = "application/octet-stream",
 ) -> Response:
     """The bytes of a file, or the part of it that ``Range`` asks for (RFC 9110, section 14).
 
@@ -29,6 +36,7 @@ def file_answer(
         size_bytes: The file's.
         filename: What the caller's computer shall call it.
         have: The caller's ``If-None-Match``.
+        media_type: What the file is. Browsers save it all the same, and never guess: nothing in it runs.
 
     Raises:
         HttpFault: ``range_not_satisfiable``.
@@ -56,8 +64,8 @@ def file_answer(
     headers["Content-Length"] = str(end - start)
     files.size(sha256)  # before the answer begins: a file that is gone must be a 404, not a broken stream
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type="application/octet-stream")
-    return StreamingResponse(files.read(sha256, start, end), status, headers, "application/octet-stream")
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    return StreamingResponse(files.read(sha256, start, end), status, headers, media_type)
 
 
 def _bounds(first: str, last: str, size_bytes: int) -> tuple[int, int]:

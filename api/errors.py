@@ -36,6 +36,7 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "digest_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
     "disk_full": HTTPStatus.INSUFFICIENT_STORAGE,
     "unfit_reference": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "contradiction": HTTPStatus.UNPROCESSABLE_ENTITY,
     # --- of the engine ----------------------------------------------------------------------------------------
     "engine_error": HTTPStatus.INTERNAL_SERVER_ERROR,
     "bad_request": HTTPStatus.INTERNAL_SERVER_ERROR,  # the API wrote that request, not the caller

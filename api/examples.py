@@ -1,4 +1,7 @@
-"""Bodies that Swagger UI offers for each kind of job. They run as they stand once the ids are those of uploaded files."""
+"""Bodies that Swagger UI offers for each kind of job.
+
+They run as they stand once the ids are those of uploaded files; one names a column of groups, which few datasets have.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,27 @@ EVALUATE: Final[Examples] = {
             "contract": {"metric": "accuracy", "max_drop": 0.01, "confidence": 0.95},
         },
     },
+    "grouped": {
+        "summary": "Rows of one speaker belong together: put your dataset's column in the place of `speaker`.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "dataset_id": DATASET_ID,
+            "binding": {"group": "speaker"},
+            "contract": {"metric": "macro_f1", "max_drop": 0.02, "confidence": 0.9},
+        },
+    },
+    "robustness": {
+        "summary": "The same comparison on corrupted images: is a model that is as good on clean ones worse on blurred ones?",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "dataset_id": DATASET_ID,
+            "metrics": ["accuracy"],
+            "corruptions": [
+                {"corruption": "gaussian_noise", "severity": 3},
+                {"corruption": "blur", "severity": 3},
+            ],
+        },
+    },
 }
 
 BENCHMARK: Final[Examples] = {
@@ -83,6 +107,42 @@ BENCHMARK: Final[Examples] = {
     "every_runtime": {
         "summary": "Two batch sizes on every runtime that the worker has.",
         "value": {"model_ids": [MODEL_ID], "baseline_id": MODEL_ID, "batch_sizes": [1, 8], "threads": [1, 2]},
+    },
+    "preflight": {
+        "summary": "Will it help here? An answer within seconds, from the graph and the processor; nothing is timed.",
+        "value": {"model_ids": [MODEL_ID], "preflight": True},
+    },
+    "server": {
+        "summary": "Requests at random instants: the highest rate whose 99th percentile stays under 20 ms.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "runtimes": ["onnxruntime:cpu"],
+            "scenario": "server",
+            "bound_ms": 20,
+            "budget_seconds": 120,
+        },
+    },
+    "offline": {
+        "summary": "Samples per second, whatever the latency: batch sizes, threads and processes, each with each.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "runtimes": ["onnxruntime:cpu"],
+            "scenario": "offline",
+            "batch_sizes": [8, 32],
+            "threads": [1, 2],
+            "instances": [1, 2],
+            "budget_seconds": 30,
+        },
+    },
+    "multi_stream": {
+        "summary": "Queries of eight samples, as of a rig with eight cameras.",
+        "value": {
+            "model_ids": [MODEL_ID],
+            "runtimes": ["onnxruntime:cpu"],
+            "scenario": "multi_stream",
+            "streams": 8,
+            "precision": 0.05,
+        },
     },
 }
 

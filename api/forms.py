@@ -73,7 +73,9 @@ def spec_of(upload: Upload) -> DatasetSpec:
     except ValidationError as error:
         faults = [
             Fault(
-                f"/spec{''.join(f'/{json_body.escape(str(part))}' for part in item['loc'])}", item["msg"], item["type"]
+                f"/spec{''.join(f'/{json_body.escape(str(part))}' for part in item['loc'])}",
+                item["msg"].removeprefix("Value error, "),
+                item["type"],
             )
             for item in error.errors()
         ]

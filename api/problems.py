@@ -88,7 +88,8 @@ def _invalid(request: Request, error: Exception) -> Response:
     for item in error.errors():
         where, *rest = item["loc"]
         path = "".join(f"/{escape(str(part))}" for part in rest)
-        faults.append(Fault(path if where == "body" else f"#{where}{path}", str(item["msg"]), str(item["type"])))
+        message = str(item["msg"]).removeprefix("Value error, ")
+        faults.append(Fault(path if where == "body" else f"#{where}{path}", message, str(item["type"])))
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     place = f"{first.pointer}: " if first.pointer else ""

@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 
 from client.http import Accel, AccelProblem, JobFailed
 from client.local import CannotStart, LocalStack
+from client.reports import readable
 from client.values import Job
 
 app = typer.Typer(help="Make models smaller and faster, and measure what that did.", no_args_is_help=True)
@@ -26,6 +27,9 @@ out, err = Console(), Console(stderr=True)
 Url = Annotated[str, typer.Option("--url", envvar="ACCEL_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BindingFile = Annotated[Path | None, typer.Option("--binding", help="JSON file that says how columns become inputs.")]
+Baseline = Annotated[
+    str | None, typer.Option(help="Id of the model to compare with; the first that is named if left out.")
+]
 HOME = Path.home() / ".local" / "share" / "accel"
 LOCAL = "http://127.0.0.1:8000"
 _PATIENCE_S = 5.0
@@ -122,14 +126,35 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
     *,
     dataset: Annotated[str, typer.Option(help="Id of the dataset.")],
+    baseline: Baseline = None,
     binding: BindingFile = None,
     split: str = "test",
+    metric: Annotated[list[str] | None, typer.Option(help="What to measure; the task's metrics if left out.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Contract: the most that may be lost of the first metric, else of accuracy.")
+    ] = None,
+    corrupt: Annotated[
+        list[str] | None, typer.Option(help="Compare on corrupted samples too: blur:3 is a blur of severity 3 of 5.")
+    ] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Run models again whose predictions are kept.")] = False,
     runtime: str = "onnxruntime:cpu",
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Measure the quality of models on a dataset."""
-    body = _given(model_ids=models, dataset_id=dataset, binding=_read(binding), split=split, runtime=runtime)
+    promised = {"max_drop": max_drop, **({"metric": metric[0]} if metric else {})}
+    body = _given(
+        model_ids=models,
+        dataset_id=dataset,
+        baseline_id=baseline,
+        binding=_read(binding),
+        split=split,
+        metrics=metric or None,
+        contract=None if max_drop is None else promised,
+        corruptions=[_corruption(text) for text in corrupt] if corrupt else None,
+        reuse=False if rerun else None,
+        runtime=runtime,
+    )
     _run("evaluate", body, url, as_json=as_json)
 
 
@@ -137,14 +162,41 @@ def evaluate(
 def benchmark(
     models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
     *,
+    baseline: Baseline = None,
     runtime: Annotated[list[str] | None, typer.Option(help="Runtimes; all that there are if left out.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="single_stream, multi_stream, server or offline.", show_default="single_stream")
+    ] = None,
+    bound_ms: Annotated[float | None, typer.Option(help="Bound on the 99th percentile; the server scenario.")] = None,
     batch_size: Annotated[list[int] | None, typer.Option()] = None,
     threads: Annotated[list[int] | None, typer.Option()] = None,
+    instances: Annotated[list[int] | None, typer.Option(help="Processes at a time; the offline scenario.")] = None,
+    streams: Annotated[int | None, typer.Option(help="Samples of one query; the multi_stream scenario.")] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Measure until intervals are plus or minus this share.", show_default="0.02")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Longest time for one setting, in seconds.", show_default="60")
+    ] = None,
+    preflight: Annotated[bool, typer.Option("--preflight", help="Predict within seconds; time nothing.")] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the speed of models."""
-    body = _given(model_ids=models, runtimes=runtime, batch_sizes=batch_size, threads=threads)
+    """Measure the speed of models, or predict what they would gain here."""
+    body = _given(
+        model_ids=models,
+        baseline_id=baseline,
+        runtimes=runtime or None,
+        scenario=scenario,
+        bound_ms=bound_ms,
+        batch_sizes=batch_size or None,
+        threads=threads or None,
+        instances=instances or None,
+        streams=streams,
+        precision=precision,
+        budget_seconds=budget,
+        preflight=preflight or None,
+    )
     _run("benchmark", body, url, as_json=as_json)
 
 
@@ -175,17 +227,23 @@ def cancel(job: str, *, url: Url = LOCAL) -> None:
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
+    models: Annotated[list[str], typer.Argument(help="Ids of the models.")],
     *,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Id of the model to compare with; if left out, the one that the others were made of, or the first."
+        ),
+    ] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Show models side by side."""
+    """Show models side by side, and which one to take."""
     with _service(url) as api:
         if as_json:
-            out.print_json(api.compare(models, accept="application/json"))
+            out.print_json(api.compare(models, baseline=baseline, accept="application/json"))
         else:
-            out.print(Markdown(api.compare(models)))
+            out.print(Markdown(api.compare(models, baseline=baseline)))
 
 
 @app.command()
@@ -193,6 +251,30 @@ def download(model: str, file: Path, *, url: Url = LOCAL) -> None:
     """Download a model's file."""
     with _service(url) as api:
         out.print(f"{api.download_model(model, file)}")
+
+
+@app.command()
+def files(job: str, *, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """List the files of a job: predictions, samples, traces."""
+    with _service(url) as api:
+        for file in api.files(job):
+            if as_json:
+                out.print_json(file.model_dump_json())
+            else:
+                out.print(f"{file.name}  {file.size_bytes:,} bytes  {file.media_type}")
+
+
+@app.command()
+def download_file(
+    job: str,
+    name: Annotated[str, typer.Argument(help="The file's name, as `accel files` lists it.")],
+    to: Annotated[Path | None, typer.Argument(help="Where to write it; here, by its own name, if left out.")] = None,
+    *,
+    url: Url = LOCAL,
+) -> None:
+    """Download a file of a job."""
+    with _service(url) as api:
+        out.print(f"{api.download_file(job, name, to or Path(name))}")
 
 
 @contextmanager
@@ -230,7 +312,10 @@ def describe(job: Job) -> str:
 
 
 def _show(value: BaseModel, *, as_json: bool) -> None:
-    if as_json or isinstance(value, Job):
+    report = readable(value) if isinstance(value, Job) and not as_json else None
+    if report is not None:
+        out.print(report)
+    elif as_json or isinstance(value, Job):
         out.print_json(value.model_dump_json())
     else:
         out.print(value.model_dump()["id"])
@@ -238,6 +323,13 @@ def _show(value: BaseModel, *, as_json: bool) -> None:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _corruption(text: str) -> dict[str, Any]:
+    name, _, severity = text.partition(":")
+    if severity and not severity.isdigit():
+        raise typer.BadParameter(f"--corrupt takes a name and a severity from 1 to 5, such as blur:3, not {text!r}")
+    return {"corruption": name, **({"severity": int(severity)} if severity else {})}
 
 
 def _read(path: Path | None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-from client.values import Dataset, Event, Job, Model
+from client.values import Dataset, Event, Job, JobFile, Model
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
 _POLL_S = 30
@@ -201,12 +201,31 @@ class Accel:
             OSError: The bytes are not those that the service has.
         """
         model = self.model(model_id)
+        return self._download(f"/v1/models/{model_id}/file", model.size_bytes, model.sha256, path)
+
+    def files(self, job_id: str) -> list[JobFile]:
+        """The files of a job: predictions, samples, traces."""
+        return [JobFile.model_validate(item) for item in self._get(f"/v1/jobs/{job_id}/files")["items"]]
+
+    def download_file(self, job_id: str, name: str, path: Path) -> Path:
+        """Download a job's file by its name, as :meth:`download_model` does.
+
+        Raises:
+            FileNotFoundError: The job has no such file.
+            OSError: The bytes are not those that the service has.
+        """
+        there = {file.name: file for file in self.files(job_id)}
+        if name not in there:
+            raise FileNotFoundError(f"the job {job_id} has no file {name}; it has {', '.join(there) or 'none'}")
+        return self._download(there[name].link, there[name].size_bytes, there[name].sha256, path)
+
+    def _download(self, url: str, size_bytes: int, sha256: str, path: Path) -> Path:
         partial = path.with_suffix(path.suffix + ".part")
 
         def fetch() -> httpx.Response:
             start = partial.stat().st_size if partial.exists() else 0
-            headers = {"Range": f"bytes={start}-"} if 0 < start < model.size_bytes else {}
-            with self._http.stream("GET", f"/v1/models/{model_id}/file", headers=headers) as answer:
+            headers = {"Range": f"bytes={start}-"} if 0 < start < size_bytes else {}
+            with self._http.stream("GET", url, headers=headers) as answer:
                 if answer.is_error:
                     answer.read()
                     return answer
@@ -219,9 +238,9 @@ class Accel:
         self._checked(fetch)
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != model.sha256:
+        if digest != sha256:
             partial.unlink()
-            raise OSError(f"the download of the model {model_id} was damaged")
+            raise OSError(f"the download of {url} was damaged")
         return partial.replace(path)
 
     def compare(self, model_ids: Sequence[str], *, baseline: str | None = None, accept: str = "text/markdown") -> str:

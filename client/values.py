@@ -66,6 +66,16 @@ class Job(_Answer):
         return self.state in {"succeeded", "failed", "cancelled"}
 
 
+class JobFile(_Answer):
+    """A file of a job."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    link: str
+
+
 class Event(_Answer):
     """A change of a job, as it was sent."""
 

@@ -16,6 +16,7 @@ from api.answers import problems
 from api.examples import step_of
 from api.room import TheRoom
 from store import workers
+from store.forecasts import Forecasts, forecasts
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -41,10 +42,16 @@ class TechniqueList(_Document):
     items: tuple[TechniqueDocument, ...]
 
 
+class RuntimeDocument(RuntimeSummary):
+    """A runtime, and how the speed-ups that a preflight predicts for it fared."""
+
+    forecasts: Forecasts | None = Field(description="Null while nothing was measured that had been predicted.")
+
+
 class RuntimeList(_Document):
     """The runtimes of all live workers."""
 
-    items: tuple[RuntimeSummary, ...]
+    items: tuple[RuntimeDocument, ...]
 
 
 class WorkerDocument(_Document):
@@ -88,9 +95,13 @@ async def list_techniques() -> TechniqueList:
 
 @router.get("/runtimes", operation_id="list_runtimes", summary="List runtimes", responses=problems())
 def list_runtimes(room: TheRoom) -> RuntimeList:
-    """Where models can run, as the live workers have found; with the reason where one is installed but of no use."""
+    """Where models can run, as the live workers have found; with the reason where one is installed but of no use.
+
+    `forecasts` holds what was measured of speed-ups against what a preflight predicts of the same models.
+    """
     with room.database.read() as session:
-        return RuntimeList(items=tuple(workers.runtimes(session)))
+        found, fared = workers.runtimes(session), forecasts(session)
+    return RuntimeList(items=tuple(RuntimeDocument(**one.model_dump(), forecasts=fared.get(one.name)) for one in found))
 
 
 @router.get("/workers", operation_id="list_workers", summary="List workers", responses=problems())

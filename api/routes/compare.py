@@ -12,7 +12,7 @@ from api.accept import preferred
 from api.answers import problems
 from api.errors import HttpFault
 from api.room import TheRoom
-from store.comparison import ComparisonTable, compare
+from store.comparison import compare
 
 router = APIRouter(prefix="/v1", tags=["compare"])
 
@@ -32,7 +32,7 @@ _PAGE_POLICY: Final = (
     "/compare",
     operation_id="compare",
     summary="Put models side by side",
-    response_model=ComparisonTable,
+    response_model=comparison.Comparison,
     responses={
         200: {
             "description": "The comparison.",
@@ -46,30 +46,36 @@ def compare_models(
     room: TheRoom,
     model: Annotated[list[UUID], Query(min_length=1, max_length=32, description="Models, in the order to show.")],
     baseline: Annotated[
-        UUID | None, Query(description="What the others are compared with; the first model if left out.")
+        UUID | None,
+        Query(
+            description="What the others are compared with. Left out, it is the model of the list that all others were made "
+            "of; if there is none, the first."
+        ),
     ] = None,
     format: Annotated[  # noqa: A002  (the name of the parameter is what callers write)
         Format | None, Query(description="Instead of the header Accept.")
     ] = None,
 ) -> Response:
-    """Quality with its loss, size, latency and speed-up, from the latest evaluations and benchmarks against the baseline.
+    """Which model to take, and the figures behind it: lineage, quality with its loss and verdict, size, speed, the Pareto set.
 
-    As JSON, a web page, CSV or Markdown, by `Accept` or `format`.
+    Figures are those of the newest evaluations and benchmarks. Those of different environments, datasets or splits are shown
+    apart, with a warning. As JSON, a web page, CSV or Markdown, by `Accept` or `format`.
     """
     shown = format or _negotiated(request)
     with room.database.read() as session:
         table = compare(session, model, baseline)
+    found = comparison.comparison_of(table)
     headers = {"Vary": "Accept"}
     match shown:
         case "json":
-            return Response(table.model_dump_json(), 200, headers, "application/json")
+            return Response(found.model_dump_json(), 200, headers, "application/json")
         case "html":
             headers["Content-Security-Policy"] = _PAGE_POLICY
-            return Response(comparison.as_html(table), 200, headers, "text/html")
+            return Response(comparison.as_html(found), 200, headers, "text/html")
         case "csv":
-            return Response(comparison.as_csv(table), 200, headers, "text/csv")
+            return Response(comparison.as_csv(found), 200, headers, "text/csv")
         case "markdown":
-            return Response(comparison.as_markdown(table), 200, headers, "text/markdown")
+            return Response(comparison.as_markdown(found), 200, headers, "text/markdown")
 
 
 def _negotiated(request: Request) -> Format:

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api import etag, examples
-from api.answers import PageSize, PageToken, Responses, idempotency_key, page_links, problems
+from api.answers import PageSize, PageToken, Responses, document, idempotency_key, page_links, problems
+from api.download import file_answer
 from api.errors import Fault, HttpFault
 from api.json_body import StrictRoute
 from api.room import IdempotencyKeyHeader, IfNoneMatchHeader, Room, TheRoom
-from api.schemas.jobs import JobDocument, JobPage, JobSamples
-from store import comparison, jobs
+from api.schemas.jobs import JobDocument, JobFileDocument, JobFileList, JobPage
+from store import job_files, jobs
 from store.errors import NotFound
 from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
 from store.states import JobState
@@ -25,6 +26,8 @@ from store.values import JobEvent
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 LONGEST_WAIT_S: Final = 60
 _JSON: Final = "application/json"
+
+FileName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$", description="As the list names it.")]
 
 _LINKS: Final[dict[str, Any]] = {
     "job": {"operationId": "get_job", "parameters": {"job_id": "$response.body#/id"}},
@@ -72,7 +75,10 @@ def evaluate(
     room: TheRoom,
     key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Run models on one split of a dataset: metrics with intervals, and the paired loss against the baseline."""
+    """Run models on one split of a dataset: metrics with intervals, and the paired loss against the baseline.
+
+    What each model predicts is kept as a file of the job; models that were asked the same before are not run again.
+    """
     return _submit(room, spec, key)
 
 
@@ -89,7 +95,10 @@ def benchmark(
     room: TheRoom,
     key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Time models in processes of their own, rounds interleaved, with the host to themselves."""
+    """Time models in processes of their own, rounds interleaved, with the host to themselves.
+
+    With `preflight`, nothing is timed: the report says within seconds what the models would gain here.
+    """
     return _submit(room, spec, key)
 
 
@@ -216,24 +225,51 @@ def retry_job(job_id: UUID, room: TheRoom, key: IdempotencyKeyHeader = None) -> 
 
 
 @router.get(
-    "/{job_id}/samples",
-    operation_id="job_samples",
-    summary="Every sample of a benchmark",
-    response_model=JobSamples,
+    "/{job_id}/files",
+    operation_id="list_job_files",
+    summary="List a job's files",
+    response_model=JobFileList,
     responses=problems(404, 422),
 )
-def job_samples(job_id: UUID, room: TheRoom) -> Response:
-    """What a benchmark's report sums up: the time of each call, round by round, and the warm-up apart."""
+def list_job_files(job_id: UUID, room: TheRoom) -> Response:
+    """What a report's names of files stand for: predictions of each model, every sample of a benchmark, traces."""
     with room.database.read() as session:
-        _there(job_id, jobs.document(session, job_id))
-        items = [_samples(*measured) for measured in comparison.samples(session, job_id)]
-    return Response(f'{{"items":[{",".join(items)}]}}', media_type=_JSON)
+        files = job_files.of_job(session, job_id)
+    return document(JobFileList(items=tuple(JobFileDocument.of(job_id, file) for file in files)))
 
 
-def _samples(model_id: UUID, runtime: str, batch_size: int, threads: int, samples: str) -> str:
-    """One measurement as JSON; its samples are JSON already."""
-    head = f'"model_id":"{model_id}","runtime":"{runtime}","batch_size":{batch_size},"threads":{threads}'
-    return f"{{{head},{samples[1:]}"
+def download_job_file(
+    request: Request, job_id: UUID, name: FileName, room: TheRoom, if_none_match: IfNoneMatchHeader = None
+) -> Response:
+    """A file of a job, whole or in part (`Range`)."""
+    with room.database.read() as session:
+        file = job_files.get(session, job_id, name)
+    return file_answer(
+        request,
+        room.files,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        filename=file.name,
+        media_type=file.media_type,
+        have=if_none_match,
+    )
+
+
+router.add_api_route(
+    "/{job_id}/files/{name}",
+    download_job_file,
+    methods=["GET"],
+    operation_id="download_job_file",
+    summary="Download a job's file",
+    response_class=Response,
+    responses={
+        200: {"description": "The file, of the type that the list names.", "content": {"*/*": {}}},
+        206: {"description": "A part of the file.", "content": {"*/*": {}}},
+        304: {"description": "You have it."},
+        **problems(404, 416, 422),
+    },
+)
+router.add_api_route("/{job_id}/files/{name}", download_job_file, methods=["HEAD"], include_in_schema=False)
 
 
 @router.get(

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport
+from store.job_files import JobFile
 from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec
 from store.states import JobState
 
@@ -38,6 +39,7 @@ class JobLinks(_Document):
 
     self: str
     events: str
+    files: str
     cancel: str
     retry: str
 
@@ -74,21 +76,31 @@ class JobPage(_Document):
     next_page_token: str | None
 
 
-class SamplesDocument(_Document):
-    """Every sample of one measurement, in milliseconds: the warm-up, then one list a round."""
+class JobFileDocument(_Document):
+    """A file of a job: predictions, samples, a trace."""
 
-    model_id: UUID
-    runtime: str
-    batch_size: int
-    threads: int
-    warmup_ms: tuple[float, ...]
-    samples_ms: tuple[tuple[float, ...], ...]
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    link: str = Field(description="Where it can be downloaded.")
+
+    @classmethod
+    def of(cls, job_id: UUID, file: JobFile) -> JobFileDocument:
+        """From the store's value."""
+        return cls(
+            name=file.name,
+            media_type=file.media_type,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            link=f"/v1/jobs/{job_id}/files/{file.name}",
+        )
 
 
-class JobSamples(_Document):
-    """Every sample of a benchmark; empty for other jobs, and until it has succeeded."""
+class JobFileList(_Document):
+    """The files of a job, by name; none until it has succeeded."""
 
-    items: tuple[SamplesDocument, ...]
+    items: tuple[JobFileDocument, ...]
 
 
 class JobEventDocument(_Document):
