@@ -59,6 +59,18 @@ bench: $(VENV)/installed-test ## Measure the service against its goals
 bench-quantization: $(VENV)/installed-test ## Compare quantization with its peers (DATA=folder of models, PEERS=python that has them)
 	$(RUN)/python benchmarks/quantization.py --data $(DATA) --peers $(PEERS)
 
+.PHONY: bench-fidelity
+bench-fidelity: $(VENV)/installed-test ## Show that benchmarks find what is there and nothing else (PEERS=python that has loadgen)
+	$(RUN)/python benchmarks/fidelity.py --peers $(PEERS)
+
+.PHONY: bench-verdicts
+bench-verdicts: $(VENV)/installed-test ## Show on simulated datasets that verdicts keep their confidence
+	$(RUN)/python benchmarks/verdicts.py
+
+.PHONY: bench-evaluation
+bench-evaluation: $(VENV)/installed-test ## Compare an evaluation with a bare loop (DATA=folder of models)
+	$(RUN)/python benchmarks/evaluation.py --data $(DATA)
+
 .PHONY: clean
 clean: ## Remove .venv and what tools left behind
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

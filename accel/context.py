@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from accel.evaluation.trial import Trial
-    from accel.report_quantization import QuantizationReport
+    from accel.report.quantization import QuantizationReport
 
 Tell = Callable[[str, int, int | None, str], None]
 """Called with the phase, units done, units in all (None when unknown), and a message."""

@@ -33,12 +33,21 @@ class ResultFile(_Event):
     summary: ModelSummary
 
 
+class Attachment(_Event):
+    """A file of the report that callers may download: predictions, samples, a trace."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$", description="Unique within the job.")
+    path: Path
+    media_type: str
+
+
 class Done(_Event):
     """The work is finished: its report, and the files it wrote."""
 
     event: Literal["done"] = "done"
     report: Report
     files: tuple[ResultFile, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Failed(_Event):

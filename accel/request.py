@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 from accel.data.binding import Binding
+from accel.data.corruption import Corruption
 from accel.data.spec import DatasetSpec
 from accel.evaluation.contract import Contract, Metric
+from accel.report import Scenario
 from accel.sandbox import Limits
 from accel.techniques import AnyTechnique
 
@@ -30,6 +32,8 @@ class ModelFile(_Value):
 
     model_id: str
     path: Path
+    predictions: Path | None = Field(None, description="What it said of the same split in an earlier evaluation.")
+    tuned_on: tuple[str, ...] = Field((), description="Splits of the dataset that choices about it were made by.")
 
 
 class DatasetFile(_Value):
@@ -98,6 +102,7 @@ class EvaluateRequest(_Request):
     runtime: str = "onnxruntime:cpu"
     batch_size: int = Field(32, ge=1)
     contract: Contract | None = None
+    corruptions: tuple[Corruption, ...] = ()
 
     @model_validator(mode="after")
     def _has_its_baseline(self) -> EvaluateRequest:
@@ -114,13 +119,36 @@ class BenchmarkRequest(_Request):
     runtimes: tuple[str, ...] | None = None
     batch_sizes: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
-    rounds: int = Field(20, ge=2)
+    scenario: Scenario = "single_stream"
+    instances: tuple[int, ...] = Field((1,), description="Processes that work at the same time; offline only.")
+    streams: int = Field(8, ge=2, description="Samples of one query; multi_stream only.")
+    bound_ms: float | None = Field(None, gt=0, description="Bound on the 99th percentile; server only.")
+    precision: float = Field(
+        0.02, gt=0, description="Half the width of the intervals that is narrow enough, as a share."
+    )
+    budget_seconds: float = Field(60.0, gt=0, description="Longest time for one setting.")
+    starts: int | None = Field(None, ge=1, description="Process starts of each candidate; by precision if left out.")
+    rounds: int = Field(10, ge=2, description="Rounds of each start.")
     seconds_per_round: float = Field(0.05, gt=0)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    profile: bool = True
+    preflight: bool = Field(False, description="Predict from the graph and the processor instead of measuring.")
 
     @model_validator(mode="after")
     def _has_its_baseline(self) -> BenchmarkRequest:
         _check_baseline(self.baseline_id, self.models)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_scenario(self) -> BenchmarkRequest:
+        if (self.scenario == "server") != (self.bound_ms is not None):
+            raise ValueError("bound_ms belongs to the server scenario, which needs it")
+        if self.scenario != "offline" and self.instances != (1,):
+            raise ValueError("instances belong to the offline scenario")
+        if self.scenario == "multi_stream" and self.batch_sizes != (1,):
+            raise ValueError(
+                "batch_sizes do not belong to the multi_stream scenario: a query has as many samples as streams"
+            )
         return self
 
 

@@ -9,12 +9,22 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from accel.data.spec import DatasetSpec
-from accel.report import ColumnSummary, Comparison, CompressReport, DatasetSummary, Environment, ModelSummary
+from accel.report import (
+    ColumnSummary,
+    Comparison,
+    CompressReport,
+    DatasetSummary,
+    Environment,
+    EvaluatedModel,
+    EvaluateReport,
+    ModelSummary,
+)
 from store import datasets, jobs, models
 from store.clock import db_now
 from store.database import Database
 from store.ids import new_id
-from store.leases import Lease, NewModel, Results, claim
+from store.job_files import JobFile
+from store.leases import Lease, NewModel, Results, claim, finish
 from store.specs import JobSpec, adapter
 from store.tables import JobRow
 
@@ -52,10 +62,10 @@ def a_model(database: Database, name: str = "m") -> UUID:
     return model.id
 
 
-def a_dataset(database: Database, name: str = "d") -> UUID:
+def a_dataset(database: Database, name: str = "d", summary: DatasetSummary = DATASET) -> UUID:
     with database.write() as session:
         kept, _ = datasets.register(
-            session, name=name, sha256=sha(name), size_bytes=7, spec=DatasetSpec(), summary=DATASET
+            session, name=name, sha256=sha(name), size_bytes=7, spec=DatasetSpec(), summary=summary
         )
     return kept.id
 
@@ -99,6 +109,30 @@ def results(parent_id: UUID, *, count: int = 1) -> Results:
         )
         parent = identity
     return Results(report=REPORT, models=tuple(made))
+
+
+def evaluated(database: Database, spec: JobSpec, *, failed: tuple[UUID, ...] = ()) -> UUID:
+    """A finished evaluation whose predictions are kept; some of its models may have failed.
+
+    The content of each file is told by its job and model: ``sha(f"{job_id} {model_id}")``.
+    """
+    assert spec.kind == "evaluate"
+    job_id = a_job(database, spec)
+    model_ids = spec.model_ids if spec.baseline_id in (None, *spec.model_ids) else (spec.baseline_id, *spec.model_ids)
+    models_, files = [], []
+    for model_id in model_ids:
+        name = None if model_id in failed else f"predictions-{model_id}.npz"
+        models_.append(
+            EvaluatedModel(model_id=str(model_id), runtime=spec.runtime, samples=3, metrics={}, predictions=name)
+        )
+        if name is not None:
+            files.append(JobFile(name, "application/x-npz", sha(f"{job_id} {model_id}"), 5))
+    base = str(spec.baseline_id or model_ids[0])
+    report = EvaluateReport(split=spec.split, baseline_id=base, models=tuple(models_), environment=ENVIRONMENT)
+    lease = claimed(database, job_id)
+    with database.write() as session:
+        finish(session, lease, Results(report, files=tuple(files)))
+    return job_id
 
 
 def lapse(database: Database, job_id: UUID) -> None:

@@ -26,7 +26,7 @@ from accel.numerics.scales import (
     noise_db,
     quantize_tensor,
 )
-from accel.report_quantization import LayerReport
+from accel.report.quantization import LayerReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

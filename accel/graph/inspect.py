@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from accel.errors import BadModel
 from accel.graph.check import bodies
 from accel.graph.load import load_proto
+from accel.graph.shapes import Shape, elements, shapes, sized
 from accel.report import ModelSummary, TensorSummary
 
 QUANTIZED = frozenset({
@@ -28,8 +30,6 @@ _SMALL = frozenset({
     TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2,
 })  # fmt: skip
 _SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
-Shape = tuple[int | None, ...]
 
 
 def inspect_file(path: Path) -> ModelSummary:
@@ -107,50 +107,24 @@ def _parameters(model: onnx.ModelProto) -> int:
 def _macs(model: onnx.ModelProto) -> tuple[int | None, list[str]]:
     """Multiply-accumulates of one sample, where the shapes tell."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(_single(model), data_prop=True).graph
+        known = shapes(sized(model))
     except Exception as error:  # noqa: BLE001  (inference is best effort; what it said goes into the notes)
         return None, [f"Shapes could not be inferred: {str(error).splitlines()[0][:200]}"]
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
-    shapes |= {value.name: _shape(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
-    shapes |= {
-        node.output[0]: tuple(attribute.t.dims)
-        for node in inferred.node
-        for attribute in node.attribute
-        if node.op_type == "Constant" and attribute.name == "value"
-    }
-    counts = {node.output[0]: _node_macs(node, shapes) for node in inferred.node if node.output}
+    counts = {node.output[0]: node_macs(node, known) for node in model.graph.node if node.output}
     unknown = [name for name, count in counts.items() if count is None]
     if unknown:
         return None, [f"Multiply-accumulates are unknown: shapes at {unknown[0]!r} depend on more than the batch."]
     return sum(count for count in counts.values() if count is not None), []
 
 
-def _single(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that takes one sample, where the batch is open."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    for value in single.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and (dims[0].WhichOneof("value") != "dim_value" or dims[0].dim_value < 0):
-            dims[0].dim_value = 1
-    del single.graph.value_info[:]
-    for value in single.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return single
+def node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:
+    """Multiply-accumulates of a node; None where its shapes are not known.
 
-
-def _shape(value: onnx.ValueInfoProto) -> Shape:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(
-        dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 else None for dim in dims
-    )
-
-
-def _node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int | None:
+    Args:
+        node: A node with a standard operator or one that ONNX Runtime makes of it.
+        shapes: Shapes of values and initializers.
+    """
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-    def size(dims: Shape | None) -> int | None:
-        return None if dims is None or any(d is None for d in dims) else math.prod(d for d in dims if d is not None)
 
     def times(*factors: int | None) -> int | None:
         return None if any(f is None for f in factors) else math.prod(f for f in factors if f is not None)
@@ -159,24 +133,24 @@ def _node_macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int | None:
     match node.op_type:
         case "Conv" | "ConvInteger":
             weight = shapes.get(node.input[1], (None,))
-            return times(size(out), size(weight[1:]))
+            return times(elements(out), elements(weight[1:]))
         case "QLinearConv":
-            return times(size(out), size(shapes.get(node.input[3], (None,))[1:]))
+            return times(elements(out), elements(shapes.get(node.input[3], (None,))[1:]))
         case "ConvTranspose":
-            return times(size(shapes.get(node.input[0])), size(shapes.get(node.input[1], (None,))[1:]))
+            return times(elements(shapes.get(node.input[0])), elements(shapes.get(node.input[1], (None,))[1:]))
         case "Gemm":
             left = shapes.get(node.input[0], (None,))
-            return times(size(out), left[0] if attributes.get("transA") else left[-1])
+            return times(elements(out), left[0] if attributes.get("transA") else left[-1])
         case "MatMul" | "MatMulInteger" | "QLinearMatMul":
-            return times(size(out), (shapes.get(node.input[0]) or (None,))[-1])
+            return times(elements(out), (shapes.get(node.input[0]) or (None,))[-1])
         case "LSTM" | "GRU" | "RNN":
             steps = (shapes.get(node.input[0]) or (None, None))[:2]
-            return times(*steps, size(shapes.get(node.input[1])), 1) and _recurrent(node, shapes, steps)
+            return times(*steps, elements(shapes.get(node.input[1])), 1) and _recurrent(node, shapes, steps)
         case _:
             return 0
 
 
-def _recurrent(node: onnx.NodeProto, shapes: dict[str, Shape], steps: Shape) -> int | None:
+def _recurrent(node: onnx.NodeProto, shapes: Mapping[str, Shape], steps: Shape) -> int | None:
     weights = [shapes.get(name) for name in node.input[1:3]]
     sizes = [math.prod(d for d in dims if d is not None) for dims in weights if dims]
     return math.prod(d for d in steps if d is not None) * sum(sizes) if len(sizes) == len(weights) else None

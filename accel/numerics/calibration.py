@@ -17,7 +17,7 @@ from accel.graph.observe import Probe, observe
 from accel.numerics.histogram import Histogram
 from accel.numerics.ranges import Method, Range, choose
 from accel.numerics.scales import Scheme
-from accel.report_quantization import Settling
+from accel.report.quantization import Settling
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from accel.graph.layers import Layer, constant
 from accel.graph.observe import Probe
 from accel.numerics.scales import ACTIVATIONS
-from accel.report_quantization import Finding
+from accel.report.quantization import Finding
 
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]

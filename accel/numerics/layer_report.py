@@ -14,7 +14,7 @@ from accel.numerics.histogram import Histogram
 from accel.numerics.portability import LayerCertificate
 from accel.numerics.scales import WIDE, noise_db
 from accel.numerics.static import Settings, StaticModel
-from accel.report_quantization import LayerReport
+from accel.report.quantization import LayerReport
 
 
 def describe(

@@ -31,7 +31,7 @@ from accel.numerics.scales import WIDE
 from accel.numerics.search import Candidate, Found, smallest
 from accel.numerics.sensitivity import OutputNoise
 from accel.numerics.static import Settings, StaticModel, measurable
-from accel.report_quantization import (
+from accel.report.quantization import (
     CalibrationReport,
     CandidateReport,
     Finding,

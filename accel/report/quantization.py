@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from accel.report.values import Value
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class LayerReport(_Value):
+class LayerReport(Value):
     """One layer after quantization. What is unknown is None."""
 
     name: str
@@ -41,7 +39,7 @@ class LayerReport(_Value):
     note: str = Field("", description="Why the layer is as it is, where that was not asked for.")
 
 
-class Settling(_Value):
+class Settling(Value):
     """How far scales moved since half as many samples, relative to themselves."""
 
     samples: int
@@ -49,7 +47,7 @@ class Settling(_Value):
     largest_change: float
 
 
-class CalibrationReport(_Value):
+class CalibrationReport(Value):
     """How ranges were measured."""
 
     method: str
@@ -58,7 +56,7 @@ class CalibrationReport(_Value):
     curve: tuple[Settling, ...] = ()
 
 
-class Finding(_Value):
+class Finding(Value):
     """Something about the calibration samples that a person should know."""
 
     code: str
@@ -67,7 +65,7 @@ class Finding(_Value):
     hint: str = ""
 
 
-class PortabilityReport(_Value):
+class PortabilityReport(Value):
     """What each layer does on processors without VNNI, where sums of two products saturate at 16 bits."""
 
     safe: int = Field(description="Layers that cannot saturate, whatever comes in.")
@@ -76,14 +74,14 @@ class PortabilityReport(_Value):
     changed: tuple[str, ...] = Field((), description="Layers that `portable` changed so that they are safe.")
 
 
-class CandidateReport(_Value):
+class CandidateReport(Value):
     """A choice that was tried on rows set apart."""
 
     in_float: tuple[str, ...] = Field(description="Layers that stayed in float.")
     loss: float = Field(description="Loss of the contract's metric, or noise over signal of the outputs.")
 
 
-class QuantizationReport(_Value):
+class QuantizationReport(Value):
     """What a quantizing step did."""
 
     layers: tuple[LayerReport, ...]

@@ -61,7 +61,7 @@ class QuantizeDynamic(Quantizing):
         from accel.graph.layers import layers
         from accel.graph.prepare import prepare, refuse_quantized
         from accel.numerics.scales import Scheme
-        from accel.report_quantization import LayerReport, QuantizationReport
+        from accel.report.quantization import LayerReport, QuantizationReport
 
         refuse_quantized(model)
         ready, notes = prepare(model, context.workspace)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from accel.context import Context
     from accel.numerics.fixed_point import Fixed
     from accel.numerics.scales import Float32
-    from accel.report_quantization import LayerReport
+    from accel.report.quantization import LayerReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class QuantizeFixedPoint(Quantizing):
         from accel.errors import TechniqueFailed
         from accel.graph.prepare import BLOCK_OPSET, QDQ_OPSET, prepare, refuse_quantized
         from accel.numerics.fixed_point import best_fraction_bits, fix
-        from accel.report_quantization import QuantizationReport
+        from accel.report.quantization import QuantizationReport
 
         refuse_quantized(model)
         opset = BLOCK_OPSET if self.storage_bits == 16 else QDQ_OPSET  # noqa: PLR2004  (int16 came with opset 21)
@@ -155,7 +155,7 @@ def _insert(graph: onnx_ir.Graph, uses: Sequence[_Use], fixed: Mapping[onnx_ir.V
 
 def _reports(uses: Sequence[_Use], fixed: Mapping[onnx_ir.Value, Fixed]) -> Iterator[LayerReport]:
     from accel.numerics.fixed_point import snr_db
-    from accel.report_quantization import LayerReport
+    from accel.report.quantization import LayerReport
 
     for use in uses:
         part = fixed[use.value]

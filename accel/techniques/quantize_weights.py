@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from accel.numerics.gram import Gram
     from accel.numerics.rounding import Rounded
     from accel.numerics.scales import Scheme
-    from accel.report_quantization import LayerReport
+    from accel.report.quantization import LayerReport
 
 _NAMED = 5
 _BYTE = 8
@@ -82,7 +82,7 @@ class QuantizeWeights(Quantizing):
         from accel.graph import weights_only
         from accel.graph.integer_weights import store
         from accel.graph.prepare import prepare, refuse_quantized
-        from accel.report_quantization import QuantizationReport
+        from accel.report.quantization import QuantizationReport
 
         refuse_quantized(model)
         if self.method == "gptq":
@@ -230,7 +230,7 @@ def _report(target: Target, rounded: Rounded, gram: Gram | None, bits: int) -> L
 
     from accel.numerics.rounding import output_error
     from accel.numerics.scales import noise_db
-    from accel.report_quantization import LayerReport
+    from accel.report.quantization import LayerReport
 
     matrix, floats = target.matrix, rounded.floats()
     output = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accel.graph.quantized import QuantizedLayer
     from accel.numerics.gram import Gram
     from accel.numerics.scales import Float32
-    from accel.report_quantization import LayerReport
+    from accel.report.quantization import LayerReport
 
     Array = npt.NDArray[np.generic]
 
@@ -97,7 +97,7 @@ class SearchRounding(Technique):
         from accel.graph.prepare import prepare
         from accel.graph.quantized import quantized_layers
         from accel.numerics.gram import grams
-        from accel.report_quantization import QuantizationReport
+        from accel.report.quantization import QuantizationReport
 
         if context.reference is None or not quantized_layers(model.graph):
             lacking = "there is no float model" if context.reference is None else "no weight of it is dequantized"
@@ -151,7 +151,7 @@ class SearchRounding(Technique):
 
         from accel.numerics.rounding import gptq, output_error, search
         from accel.numerics.scales import noise_db
-        from accel.report_quantization import LayerReport
+        from accel.report.quantization import LayerReport
 
         weight, matrix = pair.quantized.weight, pair.floats[0].matrix
         scale, zero = pair.parameters()

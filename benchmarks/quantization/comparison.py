@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from accel.evaluation.statistics import bootstrap, paired_drop
+import numpy as np
+
+from accel.evaluation.resampling import Statistic, bootstrap
+from accel.evaluation.statistics import paired_drop
 from accel.report import Estimate
 from quantization.metrics import Outcome, value
 
@@ -14,9 +17,11 @@ def drop(baseline: Outcome, model: Outcome) -> Estimate:
     """
     if "right" in baseline:
         return paired_drop(baseline["right"], model["right"])
-    return bootstrap(
-        lambda weights: value(baseline, weights) - value(model, weights), len(baseline["positives"]), seed=0
+    lost = Statistic(
+        value(baseline, None) - value(model, None),
+        lambda weights: np.array([value(baseline, drawn) - value(model, drawn) for drawn in weights.T]),
     )
+    return bootstrap(lost, len(baseline["positives"]), seed=0)
 
 
 def is_worse(baseline: Outcome, model: Outcome) -> bool:

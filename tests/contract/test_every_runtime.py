@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from accel.errors import RuntimeFailed, RuntimeUnavailable
 from accel.runtimes.discover import discover
-from accel.runtimes.onnxruntime import open_session
+from accel.runtimes.names import RuntimeName, device_queue
+from accel.runtimes.onnxruntime import can_run, open_session
 from tests import models
 
 FOUND = discover()
@@ -20,6 +22,18 @@ def test_the_processor_is_always_there_and_what_is_not_says_why() -> None:
     assert "onnxruntime:cpu" in AVAILABLE
     assert all(runtime.available or runtime.reason for runtime in FOUND)
     assert len({runtime.name for runtime in FOUND}) == len(FOUND) >= 2
+
+
+def test_every_one_can_be_asked_for_and_has_a_queue() -> None:
+    for runtime in FOUND:
+        assert TypeAdapter(RuntimeName).validate_python(runtime.name) == runtime.name
+        assert device_queue(runtime.name) in {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize("runtime", AVAILABLE)
+@pytest.mark.parametrize("name", sorted(models.FACTORY))
+def test_it_says_that_it_can_run_what_it_runs(runtime: str, name: str, tmp_path: Path) -> None:
+    assert can_run(models.save(models.FACTORY[name](), tmp_path / "m.onnx"), runtime) == ""
 
 
 @pytest.mark.parametrize("runtime", AVAILABLE)

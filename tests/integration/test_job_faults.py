@@ -19,7 +19,7 @@ from tests.databases import KINDS, fresh_url
 from tests.models import convnet
 from tests.stack import Stack, stack, until
 
-_SLOW = {"rounds": 200, "seconds_per_round": 0.1}
+_SLOW = {"starts": 20, "rounds": 200, "seconds_per_round": 0.1}
 _STEPS = [{"technique": "optimize_graph"}]
 _either = pytest.mark.parametrize("pair", ["sqlite"], indirect=True)
 """For what does not depend on the database."""
@@ -83,7 +83,7 @@ def test_a_benchmark_keeps_other_jobs_off_its_host(pair: Stack, model_id: UUID) 
 
 
 def test_a_killed_pool_process_costs_an_attempt_and_nothing_else(pair: Stack, model_id: UUID) -> None:
-    job_id = pair.submit("benchmark", model_ids=[model_id], rounds=20, seconds_per_round=0.05)
+    job_id = pair.submit("benchmark", model_ids=[model_id], starts=1, rounds=20, seconds_per_round=0.05)
     pair.running(job_id)
     engines = set(pair.engines())
     for pid in pair.pool():
@@ -96,7 +96,7 @@ def test_a_killed_pool_process_costs_an_attempt_and_nothing_else(pair: Stack, mo
 
 @_either
 def test_a_lapsed_job_waits_for_a_reaper(pair: Stack, model_id: UUID) -> None:
-    job_id = pair.submit("benchmark", model_ids=[model_id], rounds=20, seconds_per_round=0.05)
+    job_id = pair.submit("benchmark", model_ids=[model_id], starts=1, rounds=20, seconds_per_round=0.05)
     pair.running(job_id)
     pair.kill("reaper")
     for pid in pair.pool():
@@ -143,7 +143,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_begun(pair: Stack, model_id
 
 
 def test_a_stopped_worker_leaves_its_job_to_the_other(pair: Stack, model_id: UUID) -> None:
-    job_id = pair.submit("benchmark", model_ids=[model_id], rounds=20, seconds_per_round=0.05)
+    job_id = pair.submit("benchmark", model_ids=[model_id], starts=1, rounds=20, seconds_per_round=0.05)
     pair.running(job_id)
     with pair.database.read() as session:
         pid = next(w.pid for w in workers.live(session) if w.id == pair.job(job_id).worker_id)

@@ -13,14 +13,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from accel.report import BenchmarkReport, CompressReport, EvaluateReport
-from store import comparison, jobs, models, workers
+from store import comparison, job_files, jobs, models, workers
 from store.broker import CeleryPublisher
+from store.errors import UnfitReference
 from store.states import JobState
 from tests.models import assemble, convnet
 from tests.stack import Stack, parent_of, stack, until
 
-_SLOW = {"rounds": 200, "seconds_per_round": 0.1}
-"""A benchmark that takes half a minute, unless somebody ends it."""
+_SLOW = {"starts": 20, "rounds": 200, "seconds_per_round": 0.1}
+"""A benchmark that takes a minute, unless somebody ends it."""
+_QUICK = {"starts": 1, "rounds": 4, "seconds_per_round": 0.02, "budget_seconds": 10}
 _STEPS = [{"technique": "optimize_graph"}]
 
 
@@ -73,18 +75,34 @@ def test_compress_evaluate_benchmark_and_compare(system: Stack, model_id: object
     both = [model_id, second.id]
     evaluated = system.finished(system.submit("evaluate", model_ids=both, dataset_id=dataset_id))
     assert isinstance(evaluated.report, EvaluateReport), evaluated.error
-    measured = system.finished(system.submit("benchmark", model_ids=both, rounds=4, seconds_per_round=0.02))
+    measured = system.finished(system.submit("benchmark", model_ids=both, **_QUICK))
     assert isinstance(measured.report, BenchmarkReport), measured.error
-    assert all(m.samples_ms == () for m in measured.report.measurements)
 
     with system.database.read() as session:
         table = comparison.compare(session, [second.id], model_id)
-        kept = comparison.samples(session, measured.id)
+        predictions, samples = (job_files.of_job(session, job.id) for job in (evaluated, measured))
     assert [entry.role for entry in table.models] == ["baseline", "candidate"]
     assert table.models[1].evaluations[0].result.against_baseline is not None
     assert table.models[1].measurements[0].result.speedup is not None
-    assert len(kept) == 2
-    assert all('"samples_ms":[[' in samples for *_, samples in kept)
+    assert {file.name for file in predictions} == {model.predictions for model in evaluated.report.models}
+    assert measured.report.samples in {file.name for file in samples}
+    for file in (*predictions, *samples):
+        assert system.files.size(file.sha256) == file.size_bytes > 0
+
+
+def test_what_was_predicted_is_not_predicted_again(system: Stack, model_id: object, dataset_id: object) -> None:
+    other = system.model(convnet(seed=9), "other")
+    first = system.finished(system.submit("evaluate", model_ids=[model_id], dataset_id=dataset_id))
+    asked = {"model_ids": [other], "baseline_id": model_id, "dataset_id": dataset_id}
+    second, fresh = (system.finished(system.submit("evaluate", **asked, reuse=reuse)) for reuse in (True, False))
+    for job, reused in ((first, None), (second, True), (fresh, False)):
+        assert isinstance(job.report, EvaluateReport), job.error
+        found = {model.model_id: model for model in job.report.models}
+        assert reused is None or found[str(model_id)].reused is reused
+        assert found[str(model_id)].metrics == first.report.models[0].metrics
+    assert second.report.models[-1].against_baseline == fresh.report.models[-1].against_baseline
+    with pytest.raises(UnfitReference, match="'test' of the dataset"):
+        system.submit("evaluate", **asked, split="train")
 
 
 def test_a_failure_has_code_and_hint(system: Stack, model_id: object, dataset_id: object) -> None:
@@ -106,7 +124,12 @@ def test_a_running_job_is_cancelled(system: Stack, model_id: object) -> None:
 
 
 def test_a_job_beyond_its_deadline_fails(system: Stack, model_id: object) -> None:
-    job = system.finished(system.submit("benchmark", model_ids=[model_id], deadline_seconds=5, **_SLOW), within_s=20)
+    spent = {"deadline_seconds": 5, "budget_seconds": 5}
+    job_id = system.submit("benchmark", model_ids=[model_id], **spent)
+    system.running(job_id)
+    for pid in system.engines():
+        os.kill(pid, signal.SIGSTOP)
+    job = system.finished(job_id, within_s=20)
     assert job.error is not None
     assert job.error.code == "deadline_exceeded"
 
@@ -156,7 +179,7 @@ def test_a_job_that_waits_out_a_broker_outage(system: Stack, model_id: object) -
 
 
 def test_a_stopped_worker_gives_its_job_back(system: Stack, model_id: object) -> None:
-    job_id = system.submit("benchmark", model_ids=[model_id], rounds=30, seconds_per_round=0.1)
+    job_id = system.submit("benchmark", model_ids=[model_id], starts=2, rounds=15, seconds_per_round=0.1)
     system.running(job_id)
     assert system.stop("worker") == 0, system.log("worker")[-2000:]
     given_back = system.job(job_id)

@@ -93,11 +93,22 @@ def use(api: Accel, url: str, tmp_path: Path) -> None:
     with pytest.raises(AccelProblem) as caught:
         api.submit("compress", {"model_id": model.id, "steps": [{"technique": "quantize_static"}]})
     assert (caught.value.code, caught.value.status) == ("dataset_required", 422)
-    quick = api.wait(api.submit("benchmark", {"model_ids": [model.id], "rounds": 3, "seconds_per_round": 0.02}).id)
-    (measured,) = httpx.get(f"{url}/v1/jobs/{quick.id}/samples").json()["items"]
-    assert (measured["model_id"], len(measured["samples_ms"])) == (model.id, 3)
-    assert measured["warmup_ms"]
-    slow = {"model_ids": [model.id], "rounds": 500, "seconds_per_round": 0.1}
+    few = {"starts": 1, "rounds": 3, "seconds_per_round": 0.02, "budget_seconds": 10}
+    quick = api.wait(api.submit("benchmark", {"model_ids": [model.id], **few}).id)
+    name = (quick.report or {})["samples"]
+    assert name in {file.name for file in api.files(quick.id)}
+    samples = api.download_file(quick.id, name, tmp_path / name)
+    assert samples.read_bytes()[:4] == samples.read_bytes()[-4:] == b"PAR1"
+    with pytest.raises(FileNotFoundError, match=name):
+        api.download_file(quick.id, "nothing", tmp_path / "nothing")
+    printed = subprocess.run(
+        [sys.executable, "-m", "client", "files", quick.id, "--url", url], capture_output=True, text=True, check=True
+    )
+    assert name in printed.stdout
+    preflight = [sys.executable, "-m", "client", "benchmark", model.id, "--preflight", "--url", url]
+    told = subprocess.run(preflight, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True)
+    assert "nothing was timed" in told.stdout
+    slow = {"model_ids": [model.id], "starts": 50, "rounds": 500, "seconds_per_round": 0.1}
     running = api.submit("benchmark", slow)
     api.cancel(running.id)
     with pytest.raises(JobFailed, match="cancelled"):
@@ -109,7 +120,7 @@ def test_even_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
     with up(home) as (process, url):
         with Accel(url) as api:
             model = api.upload_model(models.save(models.convnet(), tmp_path / "tiny.onnx"))
-            slow = {"model_ids": [model.id], "rounds": 500, "seconds_per_round": 0.1}
+            slow = {"model_ids": [model.id], "starts": 50, "rounds": 500, "seconds_per_round": 0.1}
             job = api.submit("benchmark", slow)
             until(lambda: api.job(job.id).phase == "measuring", "the benchmark runs")
         assert len(left(home)) >= 6

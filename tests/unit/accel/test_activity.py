@@ -17,7 +17,7 @@ from accel.graph.observe import observe
 from accel.graph.prepare import prepare
 from accel.numerics.activity import Moments, channel_meter, expectation, first_layer
 from accel.numerics.channel_activity import ChannelActivity
-from accel.report_quantization import Finding
+from accel.report.quantization import Finding
 from tests.models import _value, assemble
 
 

@@ -15,6 +15,7 @@ from accel.data.binding import (
     Cast,
     ColumnInput,
     ConstantInput,
+    Embedding,
     Normalize,
     Pad,
     Reshape,
@@ -156,3 +157,58 @@ sizes = st.integers(1, 7)
 def test_resize_equals_the_formula(rows: int, columns: int, height: int, width: int) -> None:
     image = np.random.default_rng(rows * 7 + columns).standard_normal((rows, columns)).astype(np.float32)
     np.testing.assert_allclose(resize(image[None], height, width)[0], naive_resize(image, height, width), atol=1e-5)
+
+
+def test_groups_are_numbered_whatever_they_are_called(tmp_path: Path) -> None:
+    x, y = np.zeros((5, 1, 4, 4), np.float32), np.zeros(5, np.int64)
+    for names in (
+        np.array(["eve", "bob", "eve", "ann", "bob"]),
+        np.array([[7], [-1], [7], [-9], [-1]]),
+        np.array([2.5, 1, 2.5, 0, 1]),
+    ):
+        data = dataset(tmp_path, pixels_test=x, who_test=names, y_test=y)
+        bound = bind([IMAGE], [LOGITS], data, "test", Binding(group="who"))
+        assert bound.feeds[0].column == "pixels", "a group is no input"
+        assert bound.groups() is not None
+        np.testing.assert_array_equal(bound.groups(), [2, 1, 2, 0, 1])
+        np.testing.assert_array_equal(bound.select(np.array([4, 3])).groups(), [1, 0])
+    assert bind([IMAGE], [LOGITS], dataset(tmp_path, x_test=x, y_test=y), "test", None).groups() is None
+    with pytest.raises(BindingMismatch, match="group 'whom' is no column"):
+        bind([IMAGE], [LOGITS], data, "test", Binding(group="whom"))
+    with pytest.raises(BindingMismatch, match=r"shape \[1, 4, 4\]; one value"):
+        bind([IMAGE], [LOGITS], data, "test", Binding(group="pixels"))
+
+
+def test_the_second_of_each_pair_has_inputs_of_its_own(tmp_path: Path) -> None:
+    one, two = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
+    data = dataset(tmp_path, a_test=one, b_test=two, score_test=np.zeros(5))
+    ports = [Port("x", F32, (4, 2)), Port("scale", F32, (1,))]
+    inputs = {"scale": ConstantInput(constant=2, shape=(1,))}
+    decoder = Embedding(second={"x": ColumnInput(column="b", steps=(Scale(multiply=10),))})
+    bound = bind(ports, [LOGITS], data, "test", Binding(inputs=inputs, decoder=decoder, target="score"))
+    first, second = bound.runs(3, 5)
+    np.testing.assert_array_equal(first["x"], one[[3, 4, 4, 4]])
+    np.testing.assert_array_equal(second["x"], 10 * two[[3, 4, 4, 4]])
+    assert second["scale"] == first["scale"] == 2
+    np.testing.assert_array_equal(bound.select(np.array([2])).runs(0, 1)[1]["x"][0], 10 * two[2])
+    alone = bind(ports, [LOGITS], data, "test", Binding(inputs=inputs | {"x": ColumnInput(column="a")}))
+    assert len(alone.runs(0, 2)) == 1
+    with pytest.raises(BindingMismatch, match="no input 'z'"):
+        bind(
+            ports,
+            [LOGITS],
+            data,
+            "test",
+            Binding(inputs=inputs, decoder=Embedding(second={"z": ColumnInput(column="b")})),
+        )
+    with pytest.raises(BindingMismatch, match=r"'x'.*float32 \[2\].*float64 \[\]"):
+        bind(
+            ports,
+            [LOGITS],
+            data,
+            "test",
+            Binding(
+                inputs=inputs | {"x": ColumnInput(column="a")},
+                decoder=Embedding(second={"x": ColumnInput(column="score")}),
+            ),
+        )

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def until(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not ready():
         assert time.monotonic() < deadline, what
         threading.Event().wait(0.02)
@@ -88,14 +88,16 @@ def test_a_killed_engine_is_a_crash_with_its_signal(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGSEGV)
     outcome = child.outcome()
     assert (outcome.returncode, outcome.answer) == (-signal.SIGSEGV, None)
-    assert group(child.pid) == []
+    until(
+        lambda: group(child.pid) == [], "what it started dies too"
+    )  # a kill takes effect when there is a core to die on
 
 
 def test_killing_ends_the_whole_group(tmp_path: Path) -> None:
     child = Child.start(slow(tmp_path))
     until(lambda: len(group(child.pid)) >= 2, "a candidate runs")
     child.kill()
-    assert group(child.pid) == []
+    until(lambda: group(child.pid) == [], "all of it is dead")
 
 
 def test_a_call_that_takes_too_long_is_killed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accel.evaluation.decoding import PADDING, best_path, counted, packed, row_shape, same, stacked, without_padding
+from accel.evaluation.decoding import PADDING, best_path, counted, packed, row_shape, same, widened, without_padding
 
 CLASSES = 4
 
@@ -66,8 +66,9 @@ def test_a_target_is_trimmed_as_the_output_is() -> None:
 )
 def test_sequences_of_different_widths_are_joined_and_compared(first: list[list[int]], second: list[list[int]]) -> None:
     def apart(rows: list[list[int]]) -> np.ndarray:
-        """Each row as a batch of its own."""
-        return stacked([np.array([row], np.int32).reshape(1, -1) for row in rows])
+        """Each row as a batch of its own, widened to the longest."""
+        width = max(map(len, rows))
+        return np.concatenate([widened(np.array([row], np.int32).reshape(1, -1), width) for row in rows])
 
     assert read(apart(first)) == first
     rows = min(len(first), len(second))

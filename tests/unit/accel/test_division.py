@@ -116,3 +116,22 @@ def test_any_single_split(rows: int, samples: int, seed: int, tmp_path_factory: 
     assert len(parts[0]) >= rows // 2
     again = divided(data, samples=samples, seed=seed)
     assert numbers(again.calibration) == parts[1], "the same seed draws the same rows"
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "choosing", "used"),
+    [
+        ({"train": 9, "validation": 9, "test": 9}, 5, True, ("train", "validation", "test")),
+        ({"train": 9, "test": 9}, 5, True, ("train", "train", "test")),
+        ({"train": 9, "test": 9}, 5, False, ("train", None, "test")),
+        ({"train": 9, "test": 9}, 0, False, (None, None, "test")),
+        ({"test": 9}, 5, True, ("test", "test", "test")),
+        ({"test": 9}, 0, False, (None, None, "test")),
+        ({"test": 2}, 5, True, ("test", "test", "test")),
+    ],
+)
+def test_which_splits_were_used_is_said(
+    rows: dict[str, int], samples: int, *, choosing: bool, used: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    splits = divided(dataset(tmp_path, **rows), samples=samples, choosing=choosing).splits
+    assert (splits.calibrated_on, splits.chosen_by, splits.judged_on) == used

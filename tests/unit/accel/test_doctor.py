@@ -17,7 +17,7 @@ from accel.data.dataset import open_dataset
 from accel.data.doctor import examine
 from accel.data.preprocessing import compare_answers
 from accel.data.spec import DatasetSpec
-from accel.report_quantization import Finding, Settling
+from accel.report.quantization import Finding, Settling
 from accel.runtimes.onnxruntime import Port
 from tests.models import _value, assemble
 

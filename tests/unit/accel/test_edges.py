@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -125,13 +126,28 @@ def test_a_target_that_does_not_vary_has_no_r2(bench: Bench) -> None:
 
 
 def test_what_is_no_number(bench: Bench) -> None:
+    """It is reported and breaks the contract; of a target it is refused."""
     broken = X.copy()
     broken[3] = np.nan
-    refused("runtime_failed", "NaN", lambda: bench.evaluate(models.constant_mlp(), {"x_test": broken, "y_test": Y}))
+    arrays = {"x_test": broken, "y_test": Y}
+    report = bench.evaluate(models.constant_mlp(), arrays, twin=True, contract=Contract(max_drop=0.5))
+    baseline, twin = report.models
+    assert (baseline.not_finite, twin.not_finite) == (1, 1)
+    assert any("no finite number for 1 of 20 samples" in warning for warning in baseline.warnings)
+    assert baseline.metrics["accuracy"].value <= 0.95
+    assert "log_loss" not in baseline.metrics
+    assert twin.against_baseline is not None
+    assert twin.against_baseline.verdict is not None
+    assert twin.against_baseline.verdict.outcome == "not_met"
+
     broken[3] = np.inf
     positive = models.linear(np.ones((16, 1), np.float32))
-    target = np.zeros((ROWS, 1))
-    refused("runtime_failed", "finite", lambda: bench.evaluate(positive, {"x_test": broken, "y_test": target}))
+    report = bench.evaluate(positive, {"x_test": broken, "y_test": np.zeros((ROWS, 1))}, twin=True)
+    assert [(model.not_finite, model.metrics, model.error) for model in report.models] == [(1, {}, None)] * 2
+    assert any("not finite for 1 of 20" in warning for warning in report.models[0].warnings)
+    assert report.models[1].against_baseline is not None
+    assert report.models[1].against_baseline.drop is None
+
     unknown = np.full((ROWS, 1), np.nan)
     refused("bad_dataset", "finite", lambda: bench.evaluate(models.regression(), {"x_test": X, "y_test": unknown}))
 
@@ -352,22 +368,25 @@ def test_class_names_of_any_language_pass(bench: Bench) -> None:
 
 
 def test_a_benchmark_survives_the_way_to_its_parent(bench: Bench) -> None:
-    """A candidate that cannot run the shapes is reported; of the others every sample comes through."""
+    """A candidate that cannot run the shapes is reported; of the others every sample is in the file."""
     request = BenchmarkRequest(
         workspace=bench.workspace(),
         models=(bench.model(models.convnet()), bench.model(models.embedding(), "tokens")),
         baseline_id="m",
         runtimes=("onnxruntime:cpu",),
+        starts=2,
         rounds=3,
         seconds_per_round=0.01,
         shapes={"ids": (1, 7)},
     )
-    report = call(request, timeout_s=60).report
+    done = call(request, timeout_s=60)
+    report = done.report
     assert isinstance(report, BenchmarkReport)
     first, second = report.measurements
     assert first.error is None
     assert first.latency_ms is not None
-    assert first.latency_ms.count == sum(map(len, first.samples_ms))
+    samples = pl.read_parquet(next(one.path for one in done.attachments if one.name == report.samples))
+    assert first.latency_ms.count == len(samples.filter(pl.col("phase") == "measured", pl.col("model_id") == "m"))
     assert second.error
     assert second.latency_ms is second.speedup is None
 

@@ -20,7 +20,7 @@ from accel.evaluation.contract import Contract
 from accel.evaluation.trial import Trial
 from accel.evaluation.truth import truth_of
 from accel.graph.load import load, save
-from accel.report_quantization import QuantizationReport
+from accel.report.quantization import QuantizationReport
 from accel.runtimes.onnxruntime import open_session
 from accel.technique import Technique
 from accel.techniques.mixed_precision import MixedPrecision

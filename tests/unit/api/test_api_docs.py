@@ -116,6 +116,7 @@ def test_ready_and_what_is_lacking(tmp_path: Path) -> None:
             ("onnxruntime:cpu", True),
             ("onnxruntime:openvino", False),
         ]
+        assert [runtime["forecasts"] for runtime in runtimes] == [None, None]
         assert service.http.get("/v1/workers").json()["items"][0]["queues"] == ["cpu"]
 
 

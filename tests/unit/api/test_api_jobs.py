@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from accel.report import Environment, EvaluatedModel, EvaluateReport
 from store import leases
 from store.ids import new_id
+from store.job_files import JobFile
 from store.leases import Lease, Results
 from store.values import JobProgress
 from tests.api_service import Service, linear, serve, until
@@ -44,11 +46,11 @@ def progress(service: Service, lease: Lease, done: int) -> None:
         leases.renew(session, lease, lease_s=60, phase="evaluating", progress=JobProgress(done, 10))
 
 
-def finish(service: Service, lease: Lease, model_id: UUID) -> None:
+def finish(service: Service, lease: Lease, model_id: UUID, *files: JobFile) -> None:
     model = EvaluatedModel(model_id=str(model_id), runtime="onnxruntime:cpu", samples=20, metrics={})
     report = EvaluateReport(split="test", baseline_id=str(model_id), models=(model,), environment=ENVIRONMENT)
     with service.database.write() as session:
-        leases.finish(session, lease, Results(report))
+        leases.finish(session, lease, Results(report, files=files))
 
 
 def test_a_job_is_taken_although_the_broker_is_away(service: Service, model_id: UUID, dataset_id: UUID) -> None:
@@ -175,6 +177,75 @@ def test_cancel_and_retry(service: Service, model_id: UUID, dataset_id: UUID) ->
     running = submit(service, model_id, dataset_id).json()
     claim(service, running["id"])
     assert service.http.post(running["links"]["cancel"]).json()["cancel_requested"] is True
+
+
+def test_files_of_a_job(service: Service, model_id: UUID, dataset_id: UUID, tmp_path: Path) -> None:
+    job = submit(service, model_id, dataset_id).json()
+    assert service.http.get(job["links"]["files"]).json() == {"items": []}
+    content = b"<script>alert(1)</script>" * 9
+    (tmp_path / "page").write_bytes(content)
+    sha256, size_bytes = service.files.keep(tmp_path / "page")
+    files = [JobFile(name, kind, sha256, size_bytes) for name, kind in (("b.html", "text/html"), ("a.bin", "x/y"))]
+    finish(service, claim(service, job["id"]), model_id, *files)
+    items = service.http.get(job["links"]["files"]).json()["items"]
+    where = f"{job['links']['files']}/b.html"
+    assert [item["name"] for item in items] == ["a.bin", "b.html"]
+    assert items[1] == {
+        "name": "b.html",
+        "media_type": "text/html",
+        "size_bytes": size_bytes,
+        "sha256": sha256,
+        "link": where,
+    }
+    answer = service.http.get(where)
+    assert (answer.status_code, answer.content) == (200, content)
+    headers = answer.headers
+    assert headers["content-type"].startswith("text/html")
+    assert headers["content-disposition"].startswith('attachment; filename="b.html"')
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert headers["etag"] == f'"{sha256}"'
+    assert service.http.get(where, headers={"if-none-match": headers["etag"]}).status_code == 304
+    part = service.http.get(where, headers={"range": "bytes=3-7"})
+    assert (part.status_code, part.content, part.headers["content-type"]) == (
+        206,
+        content[3:8],
+        headers["content-type"],
+    )
+    head = service.http.head(where)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(size_bytes))
+    assert problem(service.http.get(where, headers={"range": "bytes=9999-"})) == (416, "range_not_satisfiable")
+    assert problem(service.http.get(f"{job['links']['files']}/c.html")) == (404, "not_found")
+    for odd in ("%00", ".hidden", "a%20b", "x" * 201, "..%2Fx"):
+        answer = service.http.get(f"{job['links']['files']}/{odd}")
+        assert answer.status_code in {404, 422}, odd
+    nobody = "/v1/jobs/01990000-0000-7000-8000-00000000000f/files"
+    assert problem(service.http.get(nobody)) == problem(service.http.get(f"{nobody}/a.bin")) == (404, "not_found")
+
+
+def test_a_baseline_that_was_evaluated_elsewhere_is_refused(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    base = service.upload_model(linear(seed=5), "base")["id"]
+    body = {"model_ids": [str(model_id)], "dataset_id": str(dataset_id), "baseline_id": base}
+    answer = service.http.post("/v1/jobs/evaluate", json=body)
+    assert problem(answer) == (422, "unfit_reference")
+    assert answer.json()["errors"][0]["pointer"] == "/baseline_id"
+    assert "model_ids" in answer.json()["hint"]
+
+
+def test_parts_that_do_not_go_together_are_pointed_to(service: Service, model_id: UUID, dataset_id: UUID) -> None:
+    models = {"model_ids": [str(model_id)]}
+    data = {"dataset_id": str(dataset_id)}
+    decoder = {"binding": {"decoder": {"decoder": "ctc_greedy"}}}
+    for kind, body, code, pointer in (
+        ("benchmark", {"scenario": "server"}, "invalid", "/bound_ms"),
+        ("benchmark", {"deadline_seconds": 10}, "contradiction", "/deadline_seconds"),
+        ("evaluate", data | decoder | {"contract": {"metric": "f1"}}, "binding_mismatch", "/contract/metric"),
+        ("evaluate", data | {"metrics": ["accuracy", "accuracy"]}, "invalid", "/metrics"),
+        ("evaluate", data | {"corruptions": [{"corruption": "rain"}]}, "invalid", "/corruptions/0/corruption"),
+    ):
+        answer = service.http.post(f"/v1/jobs/{kind}", json=models | body)
+        assert problem(answer) == (422, code), answer.text
+        assert answer.json()["errors"][0]["pointer"] == pointer
 
 
 @contextmanager

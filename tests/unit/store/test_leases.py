@@ -7,7 +7,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from accel.report import Measurement
 from store import jobs, leases, models
 from store.database import Database
 from store.errors import Fenced
@@ -109,20 +108,6 @@ def test_a_wish_to_cancel_outlives_its_worker(database: Database) -> None:
     with database.write() as session:
         leases.reap(session)
     assert state_of(database, lease.job_id).state == JobState.CANCELLED
-
-
-def test_measurement_samples_are_kept_apart() -> None:
-    one = Measurement(
-        model_id="m",
-        runtime="onnxruntime:cpu",
-        batch_size=1,
-        threads=1,
-        latency_ms=None,
-        throughput=None,
-        speedup=None,
-        samples_ms=((1.0,),),
-    )
-    assert one.model_dump_json(include={"samples_ms", "warmup_ms"}) == '{"warmup_ms":[],"samples_ms":[[1.0]]}'
 
 
 class JobLife(RuleBasedStateMachine):

@@ -10,7 +10,7 @@ import pytest
 
 from accel.child import call
 from accel.errors import ResultBroken
-from accel.events import Done
+from accel.events import Attachment, Done
 from accel.sandbox import Limits
 from store.ids import new_id
 from store.leases import Results
@@ -116,6 +116,49 @@ def test_an_answer_to_another_question_is_refused(
     request = prepared(store, tmp_path, kind="evaluate", model_ids=[model_id], dataset_id=dataset_id)
     with pytest.raises(ResultBroken, match="not of evaluate"):
         kept(store, done, request)
+
+
+def attaching(done: Done, *attachments: Attachment) -> Done:
+    return done.model_copy(update={"attachments": attachments})
+
+
+def attachment(workspace: Path, name: str = "trace.json", **more: object) -> Attachment:
+    path = workspace / "attached"
+    path.write_bytes(b"{}")
+    return Attachment.model_validate({"name": name, "path": path, "media_type": "application/json", **more})
+
+
+def test_what_belongs_to_a_report_is_kept_beside_it(store: Stack, request_: WorkRequest, done: Done) -> None:
+    named = [attachment(request_.workspace, name) for name in ("a.json", "b.json")]
+    files = kept(store, attaching(done, *named), request_).files
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    assert [(file.name, file.media_type, file.size_bytes) for file in files] == [
+        ("a.json", "application/json", 2),
+        ("b.json", "application/json", 2),
+    ]
+    assert {file.sha256 for file in files} == {sha256}
+    assert b"".join(store.files.read(sha256)) == b"{}"
+
+
+def test_files_that_could_not_be_served_are_refused(
+    store: Stack, request_: WorkRequest, done: Done, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("of another")
+    link = request_.workspace / "link.json"
+    link.symlink_to(tmp_path / "secret")
+    one = attachment(request_.workspace)
+    for wrong, said in (
+        ((one.model_copy(update={"path": tmp_path / "secret"}),), "no file of its own"),
+        ((one.model_copy(update={"path": link}),), "no file of its own"),
+        ((one.model_copy(update={"path": request_.workspace}),), "no file of its own"),
+        ((one, one), "two files"),
+        ((one.model_copy(update={"media_type": "text/html\r\nX: y"}),), "no media type"),
+        ((one.model_copy(update={"media_type": "text"}),), "no media type"),
+        ((one,) * 5000, "5,000 files"),
+    ):
+        with pytest.raises(ResultBroken, match=said):
+            kept(store, attaching(done, *wrong), request_)
+    link.unlink()
 
 
 def test_between_files_the_work_can_be_ended(store: Stack, request_: WorkRequest, done: Done) -> None:

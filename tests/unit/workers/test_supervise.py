@@ -27,14 +27,24 @@ from workers.host import host
 from workers.supervise import Supervisor
 
 STEPS = [{"technique": "optimize_graph"}]
+QUICK = {
+    "runtimes": ["onnxruntime:cpu"],
+    "starts": 1,
+    "rounds": 2,
+    "seconds_per_round": 0.02,
+    "budget_seconds": 5,
+    "profile": False,
+}
+"""A benchmark that is soon over."""
 
 
 def engines(scratch: Path) -> list[int]:
-    """Engines that work in this scratch folder."""
+    """Engines that work in this scratch folder; a process that is about to become one is still its parent's."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if str((entry / "cwd").readlink()).startswith(str(scratch)):
+            inside = str((entry / "cwd").readlink()).startswith(str(scratch))
+            if inside and b"\0-m\0accel" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:  # it has ended meanwhile
             continue
@@ -111,7 +121,7 @@ def test_a_hanging_engine_is_ended_by_a_cancel(store: Stack, model_id: UUID, sup
 def test_a_hanging_engine_is_ended_by_the_deadline(
     store: Stack, model_id: UUID, supervisor: Make, scratch: Path
 ) -> None:
-    job_id = store.submit("benchmark", model_ids=[model_id], deadline_seconds=5)
+    job_id = store.submit("benchmark", model_ids=[model_id], deadline_seconds=5, budget_seconds=5)
     with running(supervisor(), job_id), frozen_engine(scratch), store.database.write() as session:
         session.execute(update(JobRow).where(JobRow.id == job_id).values(deadline_at=JobRow.deadline_at - 5))
     job = store.job(job_id)
@@ -125,7 +135,7 @@ def test_a_worker_that_is_stopped_gives_the_job_back_without_counting(
     store: Stack, model_id: UUID, supervisor: Make, scratch: Path
 ) -> None:
     told = threading.Event()
-    job_id = store.submit("benchmark", model_ids=[model_id])
+    job_id = store.submit("benchmark", model_ids=[model_id], **QUICK)
     with running(supervisor(stopping=told.is_set, shutdown_grace_seconds=0.1), job_id), frozen_engine(scratch):
         told.set()
     job = store.job(job_id)
@@ -212,7 +222,7 @@ def test_a_job_waits_for_its_host_and_can_be_cancelled_meanwhile(
 def test_a_waiting_job_begins_when_the_host_is_free(
     store: Stack, model_id: UUID, supervisor: Make, scratch: Path
 ) -> None:
-    job_id = store.submit("benchmark", model_ids=[model_id], rounds=2)
+    job_id = store.submit("benchmark", model_ids=[model_id], **QUICK)
     lock = scratch / "host.lock"
     with contextlib.ExitStack() as others:
         others.enter_context(host(lock, alone=False, waiting=pytest.fail))
@@ -220,6 +230,25 @@ def test_a_waiting_job_begins_when_the_host_is_free(
             until(lambda: store.job(job_id).phase == "waiting_for_host", "it waits")
             others.close()
     assert store.job(job_id).state == JobState.SUCCEEDED
+
+
+def test_a_preflight_needs_no_host_to_itself_but_disturbs_no_benchmark(
+    store: Stack, model_id: UUID, supervisor: Make, scratch: Path
+) -> None:
+    job_id = store.submit("benchmark", model_ids=[model_id], runtimes=["onnxruntime:cpu"], preflight=True)
+    with contextlib.ExitStack() as benchmark:
+        benchmark.enter_context(host(scratch / "host.lock", alone=True, waiting=pytest.fail))
+        with running(supervisor(), job_id):
+            until(lambda: store.job(job_id).phase == "waiting_for_host", "it waits")
+            assert store.job(job_id).progress.message == "waiting for a benchmark to end"
+            benchmark.close()
+    again = store.submit("benchmark", model_ids=[model_id], runtimes=["onnxruntime:cpu"], preflight=True)
+    with host(scratch / "host.lock", alone=False, waiting=pytest.fail):
+        supervisor().run(again)
+    for one in (job_id, again):
+        job = store.job(one)
+        assert job.state == JobState.SUCCEEDED, job.error
+        assert [found.model_id for found in job.report.preflight] == [str(model_id)]
 
 
 def test_little_space_fails_the_job_before_it_begins(
