@@ -57,6 +57,8 @@ def _answer(text: bytes, out: IO[str]) -> Done | Failed:
         sandbox = confine(readable=_inputs(request), writable=workspace, limits=request.limits)
         # There is no other folder for temporary files now, here and in the processes that this one starts.
         os.environ["TMPDIR"] = tempfile.tempdir = str(workspace)
+        # scikit-learn loads joblib, which would ask for a semaphore, be refused, and warn of it; nothing here uses its processes.
+        os.environ["JOBLIB_MULTIPROCESSING"] = "0"
         return run(
             request,
             sandbox,

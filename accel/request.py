@@ -107,6 +107,8 @@ class EvaluateRequest(_Request):
     @model_validator(mode="after")
     def _has_its_baseline(self) -> EvaluateRequest:
         _check_baseline(self.baseline_id, self.models)
+        if len({model.model_id for model in self.models}) < len(self.models):
+            raise ValueError("each model needs a model_id of its own")
         return self
 
 

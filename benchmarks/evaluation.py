@@ -74,8 +74,9 @@ def ours(model: str, data: str, batch_size: int) -> float:
     """Seconds of the pass of an evaluation: run, read, keep."""
     from accel.benchmark.environment import environment
     from accel.data.dataset import open_dataset
-    from accel.evaluation.hearing import Work, earlier, hear
     from accel.evaluation.predict import open_subject
+    from accel.evaluation.runs import Work, earlier
+    from accel.evaluation.runs import run as run_model
     from accel.evaluation.truth import Truth, labels_of
 
     request = request_of(model, data, batch_size, 1)
@@ -87,7 +88,7 @@ def ours(model: str, data: str, batch_size: int) -> float:
         subject.session.run(subject.bound.feed(start, stop))
     before = earlier(subject, work)
     begun = time.perf_counter()
-    hear(subject, before, truth, work)
+    run_model(subject, before, truth, work)
     return time.perf_counter() - begun
 
 

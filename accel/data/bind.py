@@ -63,10 +63,20 @@ class Bound:
         return min((len(feed.rows) for feed in self.feeds if feed.rows is not None), default=0)
 
     def groups(self) -> Ints | None:
-        """The number of each row's group [rows], from 0; None where each row is for itself."""
+        """The number of each row's group [rows], from 0; None where each row is for itself.
+
+        Raises:
+            BindingMismatch: A row belongs to no group.
+        """
         if self.group is None:
             return None
         values = self.group.take(0, len(self)).reshape(len(self))
+        nameless = np.flatnonzero(values != values)  # noqa: PLR0124  (NaN is not itself, and texts have none)
+        if len(nameless):
+            raise BindingMismatch(
+                f"The group is no number in {len(nameless):,} of {len(values):,} rows, the first of them {nameless[0]:,}.",
+                hint="Give every row the name of its group.",
+            )
         return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
     def labels(self, start: int = 0, stop: int | None = None) -> Array:

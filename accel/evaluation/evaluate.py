@@ -207,6 +207,6 @@ def _robustness(work: Work, done: Run, baseline: Run, ground: Ground) -> tuple[t
         ours = theirs if done is baseline else Twice(done.kept.said, said)
         try:
             found.append(robustness(corruption, ground.metric, ours, theirs, ground.truth, seed=ground.seed))
-        except BadDataset as error:
+        except (BadDataset, BindingMismatch) as error:
             failed.append(f"With {corruption.corruption} {corruption.severity}: {error.message}")
     return tuple(found), tuple(failed)

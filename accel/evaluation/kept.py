@@ -49,7 +49,7 @@ _FORMAT: Literal[1] = 1
 _MOST_CLASSES = 1 << 20
 _HEADER_LETTERS = 1 << 20
 _ARRAYS: dict[type[Predictions], dict[str, tuple[str, int]]] = {
-    Classes: {"best": ("int64", 1), "top": ("int64", 2), "scores": ("float32", 2), "not_finite": ("int64", 1)},
+    Classes: {"best": ("int64", 1), "top": ("int32", 2), "scores": ("float32", 2), "not_finite": ("int64", 1)},
     Values: {"numbers": ("float64", 2), "not_finite": ("int64", 1)},
     Sequences: {"symbols": ("int32", 2), "not_finite": ("int64", 1)},
     Decisions: {"bits": ("uint8", 2), "shape": ("int64", 1), "scores": ("float32", 2), "not_finite": ("int64", 1)},

@@ -8,7 +8,7 @@ from typing import TypeGuard
 import numpy as np
 
 from accel.errors import BindingMismatch
-from accel.evaluation import classifying, multilabel, regression
+from accel.evaluation import classification, multilabel, regression
 from accel.evaluation.contract import ERRORS, SHARES, Metric
 from accel.evaluation.decoding import Bools, Ints, cosines, counted, same
 from accel.evaluation.predictions import (
@@ -29,10 +29,12 @@ from accel.evaluation.undefined import SCORED, TOPS, check_applies, check_define
 from accel.report import Estimate
 
 _WITHIN: dict[Metric, tuple[float, float]] = {
+    **dict.fromkeys(ERRORS, (0.0, math.inf)),
     **dict.fromkeys((*SHARES, "auc"), (0.0, 1.0)),
     **dict.fromkeys(("spearman", "cosine"), (-1.0, 1.0)),
+    "r2": (-math.inf, 1.0),
 }
-"""Bounds of the metrics that have two."""
+"""What no metric goes beyond."""
 
 _ONE_ERROR = 0.6827
 """How sure an interval is that reaches one standard error to both sides."""
@@ -60,12 +62,13 @@ def estimate(
     check_defined(metric, said, truth)
     drawn = bootstrap(statistic(metric, said, truth), len(said), seed=seed, groups=groups)
     if groups is not None and right_or_wrong(found):
-        return _with_unseen_share(drawn, found, groups)
-    if drawn.low != drawn.high or drawn.low is None or metric not in _WITHIN:
+        drawn = _with_unseen_share(drawn, found, groups)
+    if drawn.low is None or drawn.high is None:
         return drawn
-    least, most = _WITHIN[metric]
-    reach = _unseen(np.zeros(len(said), np.bool_), 0.95, groups) or 0.0
-    return Estimate(value=drawn.value, low=max(least, drawn.value - reach), high=min(most, drawn.value + reach))
+    reach, (least, most) = 0.0, _WITHIN[metric]
+    if drawn.low == drawn.high and _bounded(metric):  # every draw is the same: see drawn_drop
+        reach = _unseen(np.zeros(len(said), np.bool_), 0.95, groups) or 0.0
+    return Estimate(value=drawn.value, low=max(least, drawn.low - reach), high=min(most, drawn.high + reach))
 
 
 def drop(
@@ -147,12 +150,17 @@ def drawn_drop(
     found = bootstrap(change, samples, seed=seed, confidence=confidence, groups=groups)
     if found.low is None or found.high is None:
         return found
-    if found.low == found.high and metric in _WITHIN:  # what differs makes no difference, such as scores of one order
+    if found.low == found.high and _bounded(metric):  # what differs makes no difference, such as scores of one order
         differing = np.zeros(samples, np.bool_)
     reach = None if differing is None else _unseen(differing, confidence, groups)
     if reach is None:
         return found
     return Estimate(value=found.value, low=min(found.low, -reach), high=max(found.high, reach))
+
+
+def _bounded(metric: Metric) -> bool:
+    least, most = _WITHIN[metric]
+    return math.isfinite(most - least)
 
 
 def _unseen(differing: Bools, confidence: float, groups: Ints | None) -> float | None:
@@ -271,7 +279,7 @@ def statistic(metric: Metric, said: Predictions, truth: Predictions) -> Statisti
         check_applies(metric, truth)
     match said, truth:
         case Classes(), Classes(labels):
-            return classifying.statistic(metric, said, labels)
+            return classification.statistic(metric, said, labels)
         case Decisions(), Decisions():
             return multilabel.statistic(metric, said, truth)
         case Values(), Values():

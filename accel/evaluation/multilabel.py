@@ -12,7 +12,7 @@ from accel.evaluation.contract import Metric
 from accel.evaluation.decoding import Bits, Bools, Ints, counted
 from accel.evaluation.predictions import Decisions, Scores
 from accel.evaluation.ranking import Column, macro_area
-from accel.evaluation.resampling import AT_ONCE, Floats, Statistic, Weights, ratio
+from accel.evaluation.resampling import AT_ONCE, Floats, Statistic, Weights, each_added_up, ratio
 from accel.evaluation.scores import columns as columns_of
 
 _FEW = 1 << 21
@@ -51,7 +51,7 @@ def f1(said: Decisions, truth: Decisions) -> Statistic:
 
     def sums(rows: slice, weights: Weights) -> Floats:
         found, true = bits[rows], truth.bits[rows]
-        return np.asarray(np.stack([counted(found & true), counted(found), counted(true)]) @ weights)
+        return each_added_up((counted(found & true), counted(found), counted(true)), weights)
 
     found = Statistic(math.nan, sums, lambda sums, _: ratio(2 * sums[0], sums[1] + sums[2]), 3)
     (hits, named, true), _ = found.once(len(said))

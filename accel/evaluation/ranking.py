@@ -172,20 +172,17 @@ def _ranks(numbers: Floats) -> Callable[[Weights], Floats]:
 
 def linear_rank_correlation(first: Floats, second: Floats) -> Statistic:
     """The same of many samples: the influence of each on the correlation of both series' shares below, and on their spreads."""
-    one, two = _Order(first), _Order(second)
-    of_one, of_two = (order.shares_below() - 0.5 for order in (one, two))
-    n = len(first)
-    together, *spreads = (float(a @ b) / n for a, b in ((of_one, of_two), (of_one, of_one), (of_two, of_two)))
+    of_one, of_two = (_Order(numbers).shares_below() - 0.5 for numbers in (first, second))
+    together, *spreads = (float(a @ b) / len(first) for a, b in ((of_one, of_two), (of_one, of_one), (of_two, of_two)))
     size = math.sqrt(spreads[0] * spreads[1])
     value = together / size if size > 0 else math.nan
-    adds = np.empty(n)
-    above = [order.mean_above(of) for order in (one, two) for of in (of_one, of_two)]
-    for here in _parts(n):
-        a, b = of_one[here], of_two[here]
-        own_a, other_a, other_b, own_b = (means[here] for means in above)
-        changes = a * b + other_a + other_b - 3 * together
-        spread = (a * a + 2 * own_a) / spreads[0] + (b * b + 2 * own_b) / spreads[1] - 6
-        adds[here] = changes / size - value / 2 * spread
+    adds = of_one * of_two / size
+    for numbers, own, other, spread in ((first, of_one, of_two, spreads[0]), (second, of_two, of_one, spreads[1])):
+        adds -= value / (2 * spread) * own**2
+        order = _Order(numbers)
+        # A sample moves the shares of all that lie above it, in what is together and, twice, in the spread.
+        adds += order.mean_above(other) / size
+        adds -= order.mean_above(own) * (value / spread)
     return _linear(value, adds)
 
 

@@ -12,7 +12,7 @@ from accel.errors import BindingMismatch
 from accel.evaluation.contract import Metric
 from accel.evaluation.predictions import Values
 from accel.evaluation.ranking import rank_correlation
-from accel.evaluation.resampling import AT_ONCE, Floats, Statistic, Weights, mean, ratio
+from accel.evaluation.resampling import AT_ONCE, Floats, Statistic, Weights, each_added_up, mean, ratio
 
 _NOTHING = 1e-12
 """Share of a sum of squares that is left by rounding where all values are the same."""
@@ -69,7 +69,7 @@ def _explained(said: Floats, truth: Floats) -> Statistic:
     def sums(rows: slice, weights: Weights) -> Floats:
         centred = truth[rows] - middle
         squared, spread = ((said[rows] - truth[rows]) ** 2).sum(1), (centred**2).sum(1)
-        return np.asarray(np.concatenate([[squared], [spread], centred.T]) @ weights)
+        return each_added_up((squared, spread, *centred.T), weights)
 
     def of(sums: Floats, total: Floats) -> Floats:
         squared, spread, shift = sums[0], sums[1], sums[2:]

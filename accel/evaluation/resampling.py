@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -105,6 +105,14 @@ def mean(marks: npt.NDArray[np.bool_] | Floats) -> Statistic:
         lambda rows, weights: (marks[rows].astype(np.float64) @ weights)[None],
         lambda sums, total: ratio(sums[0], total),
     )
+
+
+def each_added_up(rows: Iterable[Floats], weights: Weights) -> Floats:
+    """Weighted sums of some numbers of each sample: series of numbers [rows] in, [series, draws] out.
+
+    One by one: a product of matrices would call threads of the BLAS for a few rows, which wait for each other on a busy host.
+    """
+    return np.stack([row @ weights for row in rows])
 
 
 def added_up(numbers: npt.NDArray[np.generic], places: npt.NDArray[np.integer], size: int, weights: Weights) -> Floats:

@@ -45,9 +45,10 @@ class Work:
 
     def file(self, model: ModelFile) -> Path:
         """Where a model's predictions are kept."""
-        number = self.request.models.index(model) + 1
-        name = model.model_id if _NAME.fullmatch(model.model_id) else f"{number}"
-        return self.request.workspace / f"predictions-{name}.npz"
+        names = [other.model_id for other in self.request.models]
+        if not all(map(_NAME.fullmatch, names)):  # else a number may be the name of another
+            names = [f"{number + 1}" for number in range(len(names))]
+        return self.request.workspace / f"predictions-{names[self.request.models.index(model)]}.npz"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from accel import run as engine
 from accel.child import call
 from accel.errors import BindingMismatch
-from accel.evaluation.contract import Contract
+from accel.evaluation.contract import Contract, Metric
 from accel.events import Done
 from accel.report import EvaluateReport, SandboxSummary
 from accel.request import DatasetFile, EvaluateRequest, ModelFile
@@ -391,3 +391,106 @@ def test_every_kind_is_compared_kept_and_reused(bench: Bench, kind: str) -> None
     assert against.divergence.worst
     assert len(other.robustness) == len(more.get("corruptions", ()))
     assert EvaluateReport.model_validate_json(fresh.report.model_dump_json()) == fresh.report
+
+
+def scores_of(weight: np.ndarray, tail: str | None = None) -> onnx.ModelProto:
+    """Scores by one product; with a tail, an operator behind it makes the output, called ``tail``."""
+    proto = models.linear(weight.astype(np.float32))
+    if tail is not None:
+        kind = onnx.TensorProto.INT64 if tail == "ArgMax" else onnx.TensorProto.FLOAT
+        more = {"axis": 1, "keepdims": 0} if tail == "ArgMax" else {}
+        shape = ["n"] if tail == "ArgMax" else ["n", weight.shape[1]]
+        proto.graph.node.append(onnx.helper.make_node(tail, ["scores"], ["tail"], **more))
+        del proto.graph.output[:]
+        proto.graph.output.append(onnx.helper.make_tensor_value_info("tail", kind, shape))
+    return proto
+
+
+WEIGHT = np.random.default_rng(3).standard_normal((16, 7))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss", "auc"])
+def test_a_model_without_a_class_that_the_labels_name_is_reported_and_the_rest_go_on(
+    bench: Bench, metric: Metric
+) -> None:
+    arrays = {"x_test": bench.x, "y_test": np.arange(ROWS) % 7}
+    whole, short = scores_of(WEIGHT), scores_of(WEIGHT[:, :4])
+    answer = bench.evaluate(whole, short, whole, arrays=arrays, contract=Contract(metric=metric))
+    first, second, third = report_of(answer).models
+    assert (first.error, third.error) == (None, None)
+    assert second.error == "The label 4 is outside the model's 4 classes; 51 of 120 rows are so."
+    assert third.against_baseline is not None
+
+
+def test_a_metric_that_a_model_has_no_scores_for_is_left_out_and_breaks_its_contract(bench: Bench) -> None:
+    arrays = {"x_test": bench.x, "y_test": np.arange(ROWS) % 7}
+    pair = (scores_of(WEIGHT), scores_of(WEIGHT, "ArgMax"))
+    asked = {"contract": Contract(metric="auc"), "corruptions": ({"corruption": "missing"},)}
+    first, second = report_of(bench.evaluate(*pair, arrays=arrays, **asked)).models
+    assert second.error is None
+    assert (len(first.robustness), len(second.robustness)) == (1, 0)
+    assert any(warning.startswith("With missing 3: auc does not apply") for warning in second.warnings)
+    assert set(second.metrics) == {"accuracy", "macro_f1"}
+    assert any(
+        warning.startswith("auc is no number on these samples: the output gives no scores")
+        for warning in second.warnings
+    )
+    against = second.against_baseline
+    assert against is not None
+    assert against.verdict is not None
+    assert (against.verdict.outcome, against.flips, against.drop) == ("not_met", 0, None)
+    assert set(against.drops) == {"accuracy", "macro_f1"}
+    with pytest.raises(BindingMismatch, match="auc does not apply, since the output gives no scores"):
+        bench.evaluate(*reversed(pair), arrays=arrays, metrics=("auc",))
+    with pytest.raises(BindingMismatch, match="top10_accuracy does not apply, since the model has no more than 10"):
+        bench.evaluate(*pair, arrays=arrays, metrics=("top10_accuracy",))
+
+
+def test_outputs_that_are_compared_may_be_called_otherwise(bench: Bench) -> None:
+    far = report_of(bench.evaluate(scores_of(WEIGHT), scores_of(WEIGHT, "Relu"))).models[1].against_baseline
+    assert far is not None
+    assert far.divergence is not None
+    (noise,) = far.divergence.outputs
+    assert (noise.output, noise.samples) == ("scores", ROWS)
+    assert noise.max_abs_difference > 0
+
+
+def test_what_is_no_number_is_the_worst_and_a_broken_baseline_is_said(bench: Bench) -> None:
+    bench.x[7, 3] = bench.x[90, 0] = np.nan
+    weight = WEIGHT[:, :4].copy()
+    blind = weight.copy()
+    blind[[0, 3]] = 0
+    proto = scores_of(weight)
+    # The blind model replaces what is no number, and says something everywhere.
+    sound = scores_of(blind)
+    sound.graph.node.insert(0, onnx.helper.make_node("IsNaN", ["x"], ["gone"]))
+    sound.graph.node.insert(1, onnx.helper.make_node("Where", ["gone", "zero", "x"], ["clean"]))
+    sound.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    sound.graph.node[2].input[0] = "clean"
+    first, second = report_of(bench.evaluate(proto, sound, contract=Contract(metric="accuracy", max_drop=0.9))).models
+    assert (first.not_finite, second.not_finite) == (2, 0)
+    against = second.against_baseline
+    assert against is not None
+    assert against.divergence is not None
+    assert [(sample.row, sample.difference) for sample in against.divergence.worst[:2]] == [(7, None), (90, None)]
+    assert against.divergence.worst[2].difference is not None
+    assert against.verdict is not None
+    assert against.verdict.outcome == "met"
+    assert "the baseline's output is not finite for 2 of 120 samples" in against.verdict.explanation
+
+
+def test_names_of_models_become_files_of_their_own(bench: Bench) -> None:
+    request = bench.request(bench.proto, noisy(bench.proto, 0.5))
+    first, second = request.models
+    renamed = (first.model_copy(update={"model_id": "2"}), second.model_copy(update={"model_id": "a/b"}))
+    answer = done(request.model_copy(update={"models": renamed, "baseline_id": "2"}))
+    assert [attached.name for attached in answer.attachments] == ["predictions-1.npz", "predictions-2.npz"]
+    twice = request.model_dump() | {"models": [model.model_dump() for model in (first, first)], "baseline_id": "m0"}
+    with pytest.raises(ValueError, match="model_id of its own"):
+        EvaluateRequest.model_validate(twice)
+
+
+def test_rows_that_belong_to_no_group_are_refused(bench: Bench) -> None:
+    bench.arrays |= {"speaker_test": np.where(np.arange(ROWS) < 3, np.nan, np.arange(ROWS) // 8)}
+    with pytest.raises(BindingMismatch, match="no number in 3 of 120 rows, the first of them 0"):
+        bench.evaluate(bench.proto, binding={"inputs": {"x": {"column": "x"}}, "group": "speaker"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as library
 
-from accel.evaluation import classifying, multilabel, ranking, regression
+from accel.evaluation import classification, multilabel, ranking, regression
 from accel.evaluation.contract import Metric
 from accel.evaluation.decoding import packed
 from accel.evaluation.predictions import Decisions, Values
@@ -60,7 +62,7 @@ def test_the_mean_area_of_each_class_against_the_rest(seed: int, n: int, classes
             continue
         each = [library.roc_auc_score(labels == label, shares[label], sample_weight=drawn) for label in here]
         expected.append(float(np.mean(each)))
-    agree(classifying.class_area(scores, labels), weights, expected)
+    agree(classification.class_area(scores, labels), weights, expected)
 
 
 @given(seeds)
@@ -88,7 +90,7 @@ def test_macro_f1_of_classes_that_occur(seed: int, n: int, classes: int) -> None
         )
         for drawn in weights.T
     ]
-    agree(classifying.macro_f1(best, labels), weights, expected)
+    agree(classification.macro_f1(best, labels), weights, expected)
 
 
 @given(seeds, st.integers(1, 60), st.integers(1, 6), st.booleans())
@@ -100,7 +102,7 @@ def test_log_loss_of_logits_and_of_probabilities(seed: int, n: int, width: int, 
     shares = np.exp(both) / np.exp(both).sum(1, keepdims=True)
     labels, weights = chance.integers(0, shares.shape[1], n), weights_of(chance, n)
     scores = shares[:, -width:].astype(np.float32) if given_as_shares else logits
-    found = classifying.log_loss(scores, labels)
+    found = classification.log_loss(scores, labels)
     expected = [
         library.log_loss(labels, shares, sample_weight=drawn, labels=np.arange(shares.shape[1])) for drawn in weights.T
     ]
@@ -185,7 +187,7 @@ def test_calibration_error_against_hand_values() -> None:
     confidence, right = np.array([0.3, 0.3, 0.95, 1.0, 0.2]), np.array([False, True, True, False, False])
     # Bins of 1/15: (0.266, 0.333] has 0.3 twice and half right; (0.933, 1] has 0.95 and 1 and half right; 0.2 ends (0.133, 0.2].
     expected = (2 * abs(0.3 - 0.5) + 2 * abs(0.975 - 0.5) + 0.2) / 5
-    found = classifying.binned_error(confidence, right)
+    found = classification.binned_error(confidence, right)
     assert found.value == pytest.approx(expected)
     weights = np.array([[2.0], [0], [0], [1], [0]])
     assert found.weighted(weights)[0] == pytest.approx((2 * 0.3 + 1) / 3)
@@ -195,9 +197,9 @@ def test_calibration_error_against_hand_values() -> None:
 def test_a_calibrated_model_has_no_error_and_a_boastful_one_has_its_boast(seed: int, n: int) -> None:
     chance = np.random.default_rng(seed)
     right = chance.random(n) < 0.5
-    sure = classifying.binned_error(np.ones(n), right)
+    sure = classification.binned_error(np.ones(n), right)
     assert sure.value == pytest.approx(1 - right.mean())
-    assert classifying.binned_error(np.full(n, right.mean()), right).value == pytest.approx(0, abs=1e-12)
+    assert classification.binned_error(np.full(n, right.mean()), right).value == pytest.approx(0, abs=1e-12)
 
 
 @settings(max_examples=20)
@@ -207,3 +209,37 @@ def test_a_share_has_its_interval_whatever_the_groups_are_called(seed: int, n: i
     right = chance.random(n) < 0.7
     alone, renamed = (bootstrap(mean(right), n, seed=3, groups=groups) for groups in (None, np.arange(n)))
     assert alone == renamed
+
+
+@given(seeds)
+def test_rank_correlations_of_many_samples_are_the_same(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    first = tied(chance, 400)
+    second = np.round(first + chance.standard_normal(400), 1)
+    exact, linear = ranking.rank_correlation(first, second), ranking.linear_rank_correlation(first, second)
+    assert linear.value == pytest.approx(exact.value, abs=1e-12)
+    assert linear.once(400)[1] == pytest.approx(exact.value, abs=1e-9)
+    ends = [bootstrap(found, 400, seed=1) for found in (exact, linear)]
+    assert [ends[1].low, ends[1].high] == pytest.approx([ends[0].low, ends[0].high], abs=0.02)
+
+
+def test_sums_are_the_same_however_many_samples_are_taken_at_a_time() -> None:
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 5, 3000)
+    best = np.where(chance.random(3000) < 0.7, labels, chance.integers(-1, 5, 3000))
+    whole = classification.macro_f1(best, labels)
+    few = replace(whole, at_once=97)
+    assert few.once(3000)[1] == pytest.approx(whole.value, abs=1e-12)
+    one, other = bootstrap(few, 3000, seed=0), bootstrap(whole, 3000, seed=0)
+    assert [one.low, one.high] == pytest.approx([other.low, other.high], abs=1e-12)
+
+
+def test_draws_of_very_many_samples_are_as_wide_as_those_of_few() -> None:
+    """Above 50,000 samples how often each counts is drawn by itself."""
+    numbers = np.random.default_rng(0).standard_normal(60_000)
+    found = bootstrap(mean(numbers), len(numbers), seed=0)
+    half = 1.96 * numbers.std() / np.sqrt(len(numbers))
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / (2 * half) == pytest.approx(1, abs=0.1)
+    assert found.value == pytest.approx((found.low + found.high) / 2, abs=half / 4)

@@ -140,3 +140,21 @@ def test_more_of_an_error_is_a_loss() -> None:
     assert found.drop is not None
     assert found.excess is not None
     assert (found.drop.value, found.excess.value) == (2, 1)
+
+
+def test_an_excess_that_few_samples_show_is_not_sure() -> None:
+    """Where nothing differs every draw is 0, however few samples there are."""
+    truth = Classes(np.ones(40, np.int64))
+    same = Twice(truth, truth)
+    found = robustness(
+        Corruption(corruption="blur"),
+        "accuracy",
+        Twice(truth, truth),
+        same,
+        Truth(truth, ("accuracy",), "classes"),
+        seed=0,
+    )
+    assert found.drop is not None
+    assert found.excess is not None
+    assert found.excess == found.drop
+    assert (found.excess.high or 0) > 0.05

@@ -8,7 +8,7 @@ import pytest
 from accel.errors import BindingMismatch, LabelsOutOfRange
 from accel.evaluation import metrics
 from accel.evaluation.collecting import collector
-from accel.evaluation.contract import Contract
+from accel.evaluation.contract import Contract, Metric
 from accel.evaluation.predictions import Classes, Values
 from accel.evaluation.resampling import bootstrap, mean
 from accel.evaluation.statistics import mcnemar, paired_drop, wilson
@@ -166,3 +166,38 @@ def test_errors_rise_where_accuracies_drop() -> None:
     assert (drop.low or 0) > 0.2
     contract = Contract(metric="rmse", max_drop=0.1)
     assert judge(contract, good, bad, truth, seed=0).outcome == "not_met"
+
+
+@pytest.mark.parametrize("metric", ["auc", "macro_f1"])
+def test_few_samples_that_are_all_ranked_right_prove_little(metric: Metric) -> None:
+    """Two models whose scores differ everywhere and whose order is the same lose nothing in any draw."""
+    labels = np.arange(14) % 2
+    one, two = (
+        Classes(labels, scores=np.stack([-gap, gap], 1).astype(np.float32))
+        for gap in (labels - 0.5, 3 * labels - 1.25 + np.linspace(0, 0.1, 14))
+    )
+    truth = Classes(labels)
+    alone = metrics.estimate(metric, one, truth, seed=0)
+    assert (alone.value, alone.high) == (1, 1)
+    assert (alone.low or 1) < 0.85
+    verdict = judge(Contract(metric=metric, max_drop=0.05), one, two, truth, seed=0)
+    assert verdict.outcome == "inconclusive", verdict.explanation
+
+
+def test_a_gain_is_called_one() -> None:
+    truth, half = Classes(np.ones(400, np.int64)), Classes(np.arange(400) % 2)
+    verdict = judge(Contract(), half, truth, truth, seed=0)
+    assert verdict.outcome == "met"
+    assert "sure that it gains at least 4" in verdict.explanation, verdict.explanation
+
+
+def test_no_interval_goes_beyond_what_a_metric_can_be() -> None:
+    chance = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    scores = labels + 0.45 * chance.standard_normal(60)
+    said = Classes((scores > 0.5).astype(np.int64), scores=np.stack([-scores, scores], 1).astype(np.float32))
+    found = metrics.estimate("auc", said, Classes(labels), seed=0)
+    assert found.value > 0.9
+    assert found.high == 1
+    close = Values(labels[:, None] + np.where(np.arange(60) == 7, 0.5, 0)[:, None])
+    assert metrics.estimate("rmse", close, Values(labels[:, None].astype(float)), seed=0).low == 0
