@@ -22,7 +22,7 @@ def tower(path: Path, layers: int, rows: int = 16) -> Path:
     chance = np.random.default_rng(0)
     nodes, constants, name = [], [], "x"
     for number in range(layers):
-        weight = chance.standard_normal((_WIDTH, _WIDTH)).astype(np.float32) / np.sqrt(_WIDTH)
+        weight = (chance.standard_normal((_WIDTH, _WIDTH)) / np.sqrt(_WIDTH)).astype(np.float32)
         constants.append(numpy_helper.from_array(weight, f"w{number}"))
         nodes += [
             helper.make_node("MatMul", [name, f"w{number}"], [f"m{number}"]),
