@@ -30,6 +30,8 @@ from accel.evaluation.predictions import (
 from accel.evaluation.scores import all_probabilities, chunks
 
 _TOP = 10
+_SORTED = 256
+"""Classes up to which sorting all of a row is quicker than looking for the best, one after the other."""
 _FEW_DECISIONS = 1000
 """Decisions a sample of which the scores are kept, at most."""
 
@@ -185,6 +187,8 @@ class _Classes(Collector):
 def _best_first(rows: Array, count: int) -> Ints:
     """The best classes of each row [n, count], of equals the first."""
     left = rows.astype(np.float32)
+    if rows.shape[1] <= _SORTED:
+        return np.argsort(-left, axis=1, kind="stable")[:, :count].astype(np.int64, copy=False)
     found, each = np.empty((len(rows), count), np.int64), np.arange(len(rows))
     for place in range(count):
         found[:, place] = left.argmax(1)

@@ -42,7 +42,7 @@ def open_subject(model: ModelFile, dataset: Dataset, request: EvaluateRequest) -
     Raises:
         AccelError: The runtime refuses it, it does not fit the dataset, or the split has no rows.
     """
-    session = open_session(model.path, request.runtime)
+    session = open_session(model.path, request.runtime, alone=True)
     bound = bind(session.inputs, session.outputs, dataset, request.split, request.binding)
     if not len(bound):
         raise BadDataset(f"The split {request.split!r} has no rows.", hint="Name another split.")

@@ -74,7 +74,14 @@ class Session:
         return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
 
-def open_session(path: Path, runtime: str, *, threads: int | None = None, profile_to: Path | None = None) -> Session:
+def open_session(
+    path: Path,
+    runtime: str,
+    *,
+    threads: int | None = None,
+    profile_to: Path | None = None,
+    alone: bool = False,
+) -> Session:
     """Load a model.
 
     Args:
@@ -82,12 +89,16 @@ def open_session(path: Path, runtime: str, *, threads: int | None = None, profil
         runtime: One of those that :func:`accel.runtimes.discover.discover` finds.
         threads: Threads within one operator; None leaves it to the runtime (one for each core).
         profile_to: Beginning of the name of a file that the time of every kernel is written to when profiling ends.
+        alone: Whether nothing is measured beside it: its threads may then wait for the next call without sleeping.
 
     Raises:
         RuntimeUnavailable: This host does not have the runtime.
         RuntimeFailed: The runtime refused the model.
     """
     options = _options(threads)
+    if not alone:
+        # An idle session must not burn a core that another candidate is being measured on.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_to)
@@ -127,8 +138,6 @@ def _options(threads: int | None) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
-    # An idle session must not burn a core that another candidate is being measured on.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

@@ -26,7 +26,9 @@ _either = pytest.mark.parametrize("pair", ["sqlite"], indirect=True)
 _PIECES = ("valkey", "worker1", "worker2", "dispatcher", "reaper")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[kind if kind == "sqlite" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("pair")
     settings = {"lease_seconds": 2, "dispatch_retry_seconds": 2, "max_attempts": 3, "shutdown_grace_seconds": 0.5}

@@ -104,12 +104,14 @@ def test_the_baseline_breaks(tmp_path: Path, model: ModelFile) -> None:
     assert any("The baseline is broken" in warning for warning in second.warnings)
 
 
+@pytest.mark.slow
 def test_nothing_runs(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     report, _ = run(tmp_path, ModelFile(model_id="bad", path=tmp_path / "bad.onnx"), starts=None)
     assert report.measurements[0].error
 
 
+@pytest.mark.slow
 def test_queries_of_several_samples(tmp_path: Path, model: ModelFile) -> None:
     report, _ = run(tmp_path, model, scenario="multi_stream", streams=4, profile=False)
     (found,) = report.measurements
@@ -118,6 +120,7 @@ def test_queries_of_several_samples(tmp_path: Path, model: ModelFile) -> None:
     assert found.throughput == pytest.approx(4e3 / found.latency_ms.median)
 
 
+@pytest.mark.slow
 def test_offline(tmp_path: Path, model: ModelFile) -> None:
     other = ModelFile(model_id="other", path=model.path)
     report, _ = run(tmp_path, model, other, scenario="offline", instances=(1, 2), profile=False)
@@ -128,6 +131,7 @@ def test_offline(tmp_path: Path, model: ModelFile) -> None:
     assert report.measurements[3].speedup is not None
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept(tmp_path: Path, model: ModelFile) -> None:
     report, _ = run(
         tmp_path, model, ModelFile(model_id="b", path=model.path), starts=None, budget_seconds=0.5, profile=False
@@ -186,6 +190,7 @@ def test_the_reference_model_is_always_the_same(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_glance_is_short(model: ModelFile, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     gain, _ = glance(model.path, model.path, CPU, {}, threads=2, seed=0)

@@ -87,6 +87,7 @@ def ranked(chance: np.random.Generator, n: int) -> tuple[Predictions, ...]:
 
 
 @pytest.mark.parametrize(("metric", "bound", "draw"), [("rmse", 0.05, regressed), ("auc", 0.01, ranked)])
+@pytest.mark.slow
 def test_metrics_that_are_drawn(metric: Metric, bound: float, draw: object) -> None:
     chance, datasets = np.random.default_rng(2), 300
     contract = Contract(metric=metric, max_drop=bound)
