@@ -66,7 +66,7 @@ def slower(evidence: Evidence, features: Collection[str]) -> Iterator[SpeedFindi
             ms, text = now_ms - then_ms, text + more
         elif evidence.share(lost_ms) >= _WORTH:
             ms, text = lost_ms, f"{text}; some of them are slower, by {spent(lost_ms)}{more}"
-        elif integers and then and now_ms > _HARDLY_FASTER * then_ms and evidence.share(now_ms) >= _WORTH:
+        elif integers and then and not same and now_ms > _HARDLY_FASTER * then_ms and evidence.share(now_ms) >= _WORTH:
             weak = (
                 "" if _DOT_PRODUCTS & set(features) else " This processor has no dot product of 8-bit integers (VNNI)."
             )
