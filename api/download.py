@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Callable
 from typing import Final
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api import etag
+from api.answers import problems
 from api.digests import field_of
 from api.errors import HttpFault
 from store.files import Files
@@ -66,6 +68,34 @@ def file_answer(
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
     return StreamingResponse(files.read(sha256, start, end), status, headers, media_type)
+
+
+def add_download(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Response],
+    *,
+    operation_id: str,
+    summary: str,
+    about: str = "The file.",
+    media_type: str = "application/octet-stream",
+) -> None:
+    """Serve a file by GET, and by HEAD without its bytes; ``about`` and ``media_type`` describe it in the API's description."""
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["GET"],
+        operation_id=operation_id,
+        summary=summary,
+        response_class=Response,
+        responses={
+            200: {"description": about, "content": {media_type: {}}},
+            206: {"description": "A part of the file.", "content": {media_type: {}}},
+            304: {"description": "You have it."},
+            **problems(404, 416, 422),
+        },
+    )
+    router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _bounds(first: str, last: str, size_bytes: int) -> tuple[int, int]:

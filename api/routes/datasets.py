@@ -12,7 +12,7 @@ from accel.data.spec import DatasetSpec
 from accel.report import DatasetSummary
 from api import etag
 from api.answers import PageSize, PageToken, document, idempotency_key, page_links, problems
-from api.download import file_answer
+from api.download import add_download, file_answer
 from api.forms import form_schema, name_of, spec_of
 from api.inspect import inspect_dataset
 from api.json_body import StrictRoute
@@ -146,18 +146,10 @@ def download_dataset(
     )
 
 
-router.add_api_route(
+add_download(
+    router,
     "/{dataset_id}/file",
     download_dataset,
-    methods=["GET"],
     operation_id="download_dataset",
     summary="Download a dataset",
-    response_class=Response,
-    responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
-        206: {"description": "A part of the file.", "content": {"application/octet-stream": {}}},
-        304: {"description": "You have it."},
-        **problems(404, 416, 422),
-    },
 )
-router.add_api_route("/{dataset_id}/file", download_dataset, methods=["HEAD"], include_in_schema=False)

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from api import etag, examples
 from api.answers import PageSize, PageToken, Responses, document, idempotency_key, page_links, problems
-from api.download import file_answer
+from api.download import add_download, file_answer
 from api.errors import Fault, HttpFault
 from api.json_body import StrictRoute
 from api.room import IdempotencyKeyHeader, IfNoneMatchHeader, Room, TheRoom
@@ -255,21 +255,15 @@ def download_job_file(
     )
 
 
-router.add_api_route(
+add_download(
+    router,
     "/{job_id}/files/{name}",
     download_job_file,
-    methods=["GET"],
     operation_id="download_job_file",
     summary="Download a job's file",
-    response_class=Response,
-    responses={
-        200: {"description": "The file, of the type that the list names.", "content": {"*/*": {}}},
-        206: {"description": "A part of the file.", "content": {"*/*": {}}},
-        304: {"description": "You have it."},
-        **problems(404, 416, 422),
-    },
+    about="The file, of the type that the list names.",
+    media_type="*/*",
 )
-router.add_api_route("/{job_id}/files/{name}", download_job_file, methods=["HEAD"], include_in_schema=False)
 
 
 @router.get(

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from accel.report import ModelSummary
 from api import etag
 from api.answers import PageSize, PageToken, document, idempotency_key, page_links, problems
-from api.download import file_answer
+from api.download import add_download, file_answer
 from api.forms import form_schema, name_of
 from api.inspect import inspect_model
 from api.json_body import StrictRoute
@@ -144,21 +144,13 @@ def download_model(
     )
 
 
-router.add_api_route(
+add_download(
+    router,
     "/{model_id}/file",
     download_model,
-    methods=["GET"],
     operation_id="download_model",
     summary="Download a model",
-    response_class=Response,
-    responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
-        206: {"description": "A part of the file.", "content": {"application/octet-stream": {}}},
-        304: {"description": "You have it."},
-        **problems(404, 416, 422),
-    },
 )
-router.add_api_route("/{model_id}/file", download_model, methods=["HEAD"], include_in_schema=False)
 
 
 def _filename(model: Model) -> str:
