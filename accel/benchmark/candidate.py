@@ -194,6 +194,7 @@ class _Work:
 
 
 def _wait(until: float) -> None:
+    """Until a request arrives: asleep, and awake for the last moment, since a sleep ends late."""
     left = until - time.perf_counter() - _AWAKE_S
     if left > 0:
         time.sleep(left)
