@@ -21,7 +21,7 @@ _NOTHING = 1e-3
 
 
 def emulate(trial: Trial, result: Path, workspace: Path) -> Emulation | None:
-    """Run a result as it is, and with sums of two products that saturate at 16 bits, on a part of the trial's rows.
+    """Run a result with exact sums, and with sums of two products that saturate at 16 bits, on a part of the trial's rows.
 
     Up to 512 rows, fewer where they are large: the emulation takes ten times as long as the model. None where nothing of the
     model can be emulated.
@@ -40,7 +40,7 @@ def emulate(trial: Trial, result: Path, workspace: Path) -> Emulation | None:
     if len(other.graph) == len(model.graph):  # stacks of matrices are at risk, but not emulated
         return None
     part = replace(trial, runtime=_RUNTIME).part(_BATCHES * trial.batch_size(_LARGEST_BATCH))
-    plain = part.watch(result)
+    plain = part.watch(result, exact=True)
     with temporary_file(other, workspace) as path:
         found = part.compare(result, plain, path, part.watch(path))
     return Emulation(
@@ -69,7 +69,7 @@ def elsewhere(emulation: Emulation) -> list[str]:
     if emulation.agreement is not None:
         said.append(f"{emulation.agreement:.1%} of the answers on {emulation.samples:,} samples are the same there")
     if before is not None and after is not None:
-        said.append(f"{emulation.metric} is {after.value:.4g} there and {before.value:.4g} here")
+        said.append(f"{emulation.metric} is {after.value:.4g} there and {before.value:.4g} with it")
     return [
         f"Processors without VNNI give something else: by emulation, {', and '.join(said)}. `portable` of quantize_static mends that."
     ]

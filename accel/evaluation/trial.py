@@ -65,14 +65,18 @@ class Trial:
         index = spread(len(self.bound), rows)
         return replace(self, bound=self.bound.select(index), truth=self.truth and self.truth.select(index))
 
-    def watch(self, path: Path) -> Watched:
+    def watch(self, path: Path, *, exact: bool = False) -> Watched:
         """Run a model on the trial's inputs.
+
+        Args:
+            path: An ONNX file.
+            exact: Whether sums of products of 8 bits must not saturate, whatever this processor does.
 
         Raises:
             RuntimeFailed: The runtime refuses it.
             BindingMismatch: The output is not of the shape that its decoder or the labels need.
         """
-        session = open_session(path, self.runtime)
+        session = open_session(path, self.runtime, exact=exact)
         kept: dict[str, list[Array]] = {}
         kept_bytes = done = 0
         collected = (

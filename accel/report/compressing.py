@@ -38,13 +38,13 @@ class Comparison(Value):
 
 
 class Emulation(Value):
-    """A result as it runs here beside the same file with sums of two products that saturate at 16 bits."""
+    """A result with exact sums, as processors with VNNI compute them, beside the same file with sums of two products that saturate at 16 bits."""
 
     samples: int
     agreement: float | None = Field(None, description="As in a comparison.")
     snr_db: float | None = Field(None, description="Signal-to-noise of the outputs; None where they are equal.")
     metric: Metric | None = None
-    result_metric: Estimate | None = Field(None, description="Of the result as it runs here.")
+    result_metric: Estimate | None = Field(None, description="Of the result with exact sums.")
     emulated_metric: Estimate | None = Field(None, description="Of the result with saturation.")
     drop: Estimate | None = Field(None, description="What saturation costs; above 0 is worse.")
 
