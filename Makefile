@@ -9,6 +9,8 @@ PIP := $(RUN)/python -m pip --disable-pip-version-check
 HOST ?= 127.0.0.1
 PORT ?= 8000
 T ?= tests
+# Two processes, each with whole files, in the order of the folders: the long files of integration come early.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 DATA ?= ../shared/data
 PEERS ?= $(RUN)/python
 
@@ -29,11 +31,11 @@ demo: $(VENV)/installed ## Compress, evaluate and benchmark the example model, a
 
 .PHONY: test
 test: $(VENV)/installed-test ## Run the tests against real SQLite, PostgreSQL, Valkey and Celery (T=path for some)
-	$(RUN)/python -m pytest -m "not slow" $(T)
+	$(RUN)/python -m pytest $(PARALLEL) -m "not slow" $(T)
 
 .PHONY: test-all
 test-all: $(VENV)/installed-test ## Run the slow proofs too
-	$(RUN)/python -m pytest $(T)
+	$(RUN)/python -m pytest $(PARALLEL) $(T)
 
 .PHONY: lint
 lint: $(VENV)/installed-test ## Check style, types and the direction of imports

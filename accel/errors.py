@@ -82,6 +82,18 @@ class TechniqueFailed(AccelError):
     code = "technique_failed"
 
 
+class UnsupportedOperator(AccelError):
+    """A node's operator cannot be differentiated, so the model cannot be trained."""
+
+    code = "unsupported_operator"
+
+
+class TrainingFailed(AccelError):
+    """A model could not be run for training, or its training came to nothing."""
+
+    code = "training_failed"
+
+
 class ResultBroken(AccelError):
     """A compressed model does not load or run in its runtime, or no longer computes anything of use."""
 

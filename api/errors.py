@@ -49,6 +49,8 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "binding_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
     "labels_out_of_range": HTTPStatus.UNPROCESSABLE_ENTITY,
     "dataset_required": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "training_failed": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "unsupported_operator": HTTPStatus.UNPROCESSABLE_ENTITY,
     "technique_failed": HTTPStatus.UNPROCESSABLE_ENTITY,
     "result_broken": HTTPStatus.UNPROCESSABLE_ENTITY,
     "runtime_unavailable": HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -70,7 +70,7 @@ class Trial:
 
         Args:
             path: An ONNX file.
-            exact: Whether sums of products of 8 bits must not saturate, whatever this processor does.
+            exact: Whether it is computed as it is written, so that nothing saturates whatever this processor does.
 
         Raises:
             RuntimeFailed: The runtime refuses it.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel.errors import RuntimeFailed, TooLarge
+from accel.errors import TooLarge
 from accel.runtimes.onnxruntime import Session, open_session
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def temporary_file(model: ir.Model, workspace: Path) -> Iterator[Path]:
 
 
 def opened(model: ir.Model, workspace: Path) -> Session:
-    """Load a graph on the processor, where it computes what it says: sums of products of 8 bits do not saturate.
+    """Load a graph on the processor, to be computed as it is written: no integer kernel saturates.
 
     Args:
         model: The graph.
@@ -46,7 +46,4 @@ def opened(model: ir.Model, workspace: Path) -> Session:
         RuntimeFailed: The runtime refuses it.
     """
     with temporary_file(model, workspace) as path:
-        try:
-            return open_session(path, "onnxruntime:cpu", exact=True)
-        except RuntimeFailed:  # ONNX Runtime 1.32 cannot do it for a weight that two layers share
-            return open_session(path, "onnxruntime:cpu")
+        return open_session(path, "onnxruntime:cpu", exact=True)

@@ -91,8 +91,8 @@ def open_session(
         threads: Threads within one operator; None leaves it to the runtime (one for each core).
         profile_to: Beginning of the name of a file that the time of every kernel is written to when profiling ends.
         alone: Whether nothing is measured beside it: its threads may then wait for the next call without sleeping.
-        exact: Whether sums of products of 8 bits must be right on processors without VNNI too, where they saturate at 16
-            bits unless weights are rewritten while the model is loaded, which makes it slower.
+        exact: Whether a QDQ graph is computed as it is written, in floats: the integer kernels of processors without VNNI
+            saturate sums of two products at 16 bits.
 
     Raises:
         RuntimeUnavailable: This host does not have the runtime.
@@ -103,7 +103,7 @@ def open_session(
         # An idle session must not burn a core that another candidate is being measured on.
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if exact:
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_to)
