@@ -20,6 +20,6 @@ CMD ["python", "-m", "uvicorn", "--factory", "api.main:create_app", "--host", "0
 
 FROM base AS worker
 RUN apt-get update && apt-get install -y --no-install-recommends libseccomp2 && rm -rf /var/lib/apt/lists/* \
-    && pip install --constraint constraints.txt ".[engine]"
+    && pip install --constraint constraints.txt ".[engine,training]"
 USER accel
 CMD ["python", "-m", "celery", "-A", "workers.app", "worker", "-Q", "cpu", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

@@ -81,7 +81,7 @@ clean: ## Remove .venv and what tools left behind
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --upgrade pip
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[engine,embedded]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[engine,training,embedded]'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

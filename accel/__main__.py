@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from accel import request as requests
 from accel.errors import AccelError, BadRequest
-from accel.events import Done, Failed, Progress
+from accel.events import Checkpoint, Done, Failed, Progress
 from accel.request import (
     BenchmarkRequest,
     CompressRequest,
@@ -28,8 +28,9 @@ from accel.request import (
     EvaluateRequest,
     InspectDatasetRequest,
     InspectModelRequest,
+    TrainRequest,
 )
-from accel.sandbox import confine, die_with_parent
+from accel.sandbox import Network, confine, die_with_parent
 
 
 def main() -> int:
@@ -54,7 +55,9 @@ def _answer(text: bytes, out: IO[str]) -> Done | Failed:
     try:
         request = _parse(text)
         workspace = request.workspace.resolve()
-        sandbox = confine(readable=_inputs(request), writable=workspace, limits=request.limits)
+        sandbox = confine(
+            readable=_inputs(request), writable=workspace, limits=request.limits, network=_network(request)
+        )
         # There is no other folder for temporary files now, here and in the processes that this one starts.
         os.environ["TMPDIR"] = tempfile.tempdir = str(workspace)
         # scikit-learn loads joblib, which would ask for a semaphore, be refused, and warn of it; nothing here uses its processes.
@@ -65,9 +68,10 @@ def _answer(text: bytes, out: IO[str]) -> Done | Failed:
             lambda phase, done, total, message: _say(
                 out, Progress(phase=phase, done=done, total=total, message=message)
             ),
+            lambda path: _say(out, Checkpoint(path=path)),
         )
     except AccelError as error:
-        return Failed(code=error.code, message=error.message, hint=error.hint)
+        return Failed(code=error.code, message=error.message, hint=error.hint, files=error.files)
     except MemoryError:
         return _out_of_memory()
     except ImportError as error:
@@ -124,13 +128,24 @@ def _inputs(request: EngineRequest) -> list[Path]:
             files = [*(model.path for model in request.models), *kept, request.dataset.path]
         case BenchmarkRequest():
             files = [model.path for model in request.models]
+        case TrainRequest():
+            named = (request.model, request.teacher)
+            files = [request.dataset.path, *(model.path for model in named if model is not None)]
+            files += [] if request.checkpoint is None else [request.checkpoint]
     for file in files:
         if not file.is_file():
             raise BadRequest(f"There is no file {file.name!r}.", hint="Relative paths are those of the current folder.")
     return [file.resolve() for file in files]
 
 
-def _say(out: IO[str], event: Progress | Done | Failed) -> None:
+def _network(request: EngineRequest) -> Network:
+    """What sockets are for: processes that share out a training meet by them."""
+    if not isinstance(request, TrainRequest) or not request.together:
+        return "none"
+    return "loopback" if request.rendezvous is None else "hosts"
+
+
+def _say(out: IO[str], event: Progress | Checkpoint | Done | Failed) -> None:
     out.write(event.model_dump_json() + "\n")
     out.flush()
 

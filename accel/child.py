@@ -102,9 +102,14 @@ class Child:
             return None
         if event is None:
             self.ended = True
-        elif not isinstance(event, Progress):
+        elif isinstance(event, Done | Failed):
             self._answer = event
         return event
+
+    def ask_to_stop(self) -> None:
+        """Ask the child to come to an end and answer with what it has; most work takes no notice."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the child and whatever it started, at once."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from accel.events import ResultFile
 
 
 class AccelError(Exception):
@@ -14,6 +17,8 @@ class AccelError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.files: tuple[ResultFile, ...] = ()
+        """What was made of use before."""
 
 
 class BadRequest(AccelError):

@@ -29,8 +29,18 @@ class ResultFile(_Event):
 
     model_id: str
     path: Path
-    parent_id: str
+    parent_id: str | None
     summary: ModelSummary
+
+
+class Checkpoint(_Event):
+    """How far the work got: a file in the workspace that the same request, asked again, goes on from.
+
+    It is whole when this is said, and written anew under the same name only by renaming another over it.
+    """
+
+    event: Literal["checkpoint"] = "checkpoint"
+    path: Path
 
 
 class Attachment(_Event):
@@ -57,7 +67,9 @@ class Failed(_Event):
     code: str
     message: str
     hint: str = ""
+    files: tuple[ResultFile, ...] = ()
+    """What was made of use before."""
 
 
-Event = Annotated[Progress | Done | Failed, Field(discriminator="event")]
-adapter: TypeAdapter[Progress | Done | Failed] = TypeAdapter(Event)
+Event = Annotated[Progress | Checkpoint | Done | Failed, Field(discriminator="event")]
+adapter: TypeAdapter[Progress | Checkpoint | Done | Failed] = TypeAdapter(Event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import assert_never
 
 from accel.context import Tell
@@ -15,16 +17,20 @@ from accel.request import (
     EvaluateRequest,
     InspectDatasetRequest,
     InspectModelRequest,
+    TrainRequest,
 )
 
 
-def run(request: EngineRequest, sandbox: SandboxSummary, tell: Tell) -> Done:
+def run(
+    request: EngineRequest, sandbox: SandboxSummary, tell: Tell, keep: Callable[[Path], None] = lambda _: None
+) -> Done:
     """Do what the request asks.
 
     Args:
         request: What is asked.
         sandbox: What confines this process.
         tell: Called with progress.
+        keep: Called with a file that the same request, asked again, goes on from.
 
     Raises:
         AccelError: It cannot be done; the class says why.
@@ -54,5 +60,9 @@ def run(request: EngineRequest, sandbox: SandboxSummary, tell: Tell) -> Done:
             from accel.benchmark.run import benchmark
 
             return benchmark(request, tell)
+        case TrainRequest():
+            from accel.training.job import train_job
+
+            return train_job(request, tell, keep)
         case _:
             assert_never(request)

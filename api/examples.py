@@ -147,5 +147,39 @@ BENCHMARK: Final[Examples] = {
 }
 
 
+TRAIN: Final[Examples] = {
+    "from_scratch": {
+        "summary": "A small convolutional network for images, three epochs.",
+        "value": {
+            "dataset_id": DATASET_ID,
+            "architecture": {"architecture": "cnn"},
+            "optimizer": {"optimizer": "adamw", "learning_rate": 0.002},
+            "schedule": {"schedule": "one_cycle"},
+            "epochs": 3,
+        },
+    },
+    "further": {
+        "summary": "Train an uploaded model further for five minutes at most, and keep the best weights.",
+        "value": {
+            "dataset_id": DATASET_ID,
+            "model_id": MODEL_ID,
+            "optimizer": {"optimizer": "adamw", "learning_rate": 0.0001},
+            "epochs": 5,
+            "budget_seconds": 300,
+            "on_cancel": "keep_best",
+        },
+    },
+    "distillation": {
+        "summary": "A small network learns from the answers of an uploaded one.",
+        "value": {
+            "dataset_id": DATASET_ID,
+            "architecture": {"architecture": "mlp"},
+            "teacher_id": MODEL_ID,
+            "epochs": 5,
+        },
+    },
+}
+
+
 def _first_line(technique: type[Technique]) -> str:
     return (technique.__doc__ or technique.tag()).strip().partition("\n")[0]

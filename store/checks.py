@@ -15,7 +15,7 @@ from accel.evaluation.contract import METRICS, Metric, ReadAs
 from accel.report import DatasetSummary
 from store.errors import BindingMismatch, Contradiction, DatasetRequired, UnfitReference
 from store.evaluations import check_baseline
-from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec, needs_data
+from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec, TrainSpec, needs_data
 from store.tables import DatasetRow, ModelRow
 
 _GIVES: Final[Mapping[ReadAs, str]] = {
@@ -56,6 +56,13 @@ def check(session: Session, spec: JobSpec) -> None:
         case BenchmarkSpec():
             _exist(session, ModelRow, "model", {f"/model_ids/{i}": m for i, m in enumerate(spec.model_ids)})
             _check_time(spec)
+        case TrainSpec():
+            named = {"/model_id": spec.model_id, "/teacher_id": spec.teacher_id}
+            _exist(session, ModelRow, "model", {pointer: m for pointer, m in named.items() if m is not None})
+            _exist(session, DatasetRow, "dataset", {"/dataset_id": spec.dataset_id})
+            best = {"/metric": spec.metric} if spec.metric else {}
+            aim = {"/target/metric": spec.target.metric} if spec.target else {}
+            _check_metrics(session, spec.dataset_id, spec.binding, best | aim)
 
 
 def _exist(session: Session, table: type[ModelRow | DatasetRow], kind: str, wanted: dict[str, UUID]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from accel.report import BenchmarkReport, CompressReport, EvaluateReport, ModelSummary
+from accel.report import BenchmarkReport, CompressReport, EvaluateReport, ModelSummary, TrainReport
 from store import job_files
 from store.clock import db_now
 from store.errors import Fenced
@@ -47,7 +47,7 @@ class NewModel:
     """A model that a job made; its file is kept already."""
 
     id: UUID
-    parent_id: UUID
+    parent_id: UUID | None
     name: str
     sha256: str
     size_bytes: int
@@ -58,7 +58,7 @@ class NewModel:
 class Results:
     """What a job gave."""
 
-    report: CompressReport | EvaluateReport | BenchmarkReport
+    report: CompressReport | EvaluateReport | BenchmarkReport | TrainReport
     models: tuple[NewModel, ...] = ()
     files: tuple[JobFile, ...] = ()
 
@@ -143,12 +143,24 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
         lease,
         JobState.SUCCEEDED,
         report=results.report.model_dump_json(),
-        model_ids=json.dumps([str(model.id) for model in results.models]),
+        model_ids=_ids(results.models),
         phase="done",
         progress_done=1,
         progress_total=1,
     )
-    for model in results.models:
+    _keep_models(session, lease, results.models)
+    job_files.keep(session, lease.job_id, results.files)
+    match results.report:
+        case EvaluateReport() as report:
+            _keep_evaluations(session, lease, report, {file.name: file.sha256 for file in results.files})
+        case BenchmarkReport() as report:
+            _keep_measurements(session, lease, report)
+        case CompressReport() | TrainReport():
+            pass
+
+
+def _keep_models(session: Session, lease: Lease, models: tuple[NewModel, ...]) -> None:
+    for model in models:
         session.add(
             ModelRow(
                 id=model.id,
@@ -161,14 +173,6 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
             )
         )
         session.flush()  # a step's result is the parent of the next, so each must be there first
-    job_files.keep(session, lease.job_id, results.files)
-    match results.report:
-        case EvaluateReport() as report:
-            _keep_evaluations(session, lease, report, {file.name: file.sha256 for file in results.files})
-        case BenchmarkReport() as report:
-            _keep_measurements(session, lease, report)
-        case CompressReport():
-            pass
 
 
 def _keep_evaluations(session: Session, lease: Lease, report: EvaluateReport, files: Mapping[str, str]) -> None:
@@ -210,22 +214,44 @@ def _keep_measurements(session: Session, lease: Lease, report: BenchmarkReport) 
         )
 
 
-def fail(session: Session, lease: Lease, *, code: str, message: str, hint: str = "") -> None:
+def fail(
+    session: Session, lease: Lease, *, code: str, message: str, hint: str = "", models: tuple[NewModel, ...] = ()
+) -> None:
     """Mark a job failed.
 
+    Args:
+        session: A writing transaction.
+        lease: The lease that ends.
+        code: Stable code of the error.
+        message: What happened.
+        hint: What would help.
+        models: What was made of use before it failed.
+
     Raises:
         Fenced: The lease was lost.
     """
-    _end(session, lease, JobState.FAILED, error=_error(code, message, hint))
+    _end(session, lease, JobState.FAILED, error=_error(code, message, hint), model_ids=_ids(models))
+    _keep_models(session, lease, models)
 
 
-def cancelled(session: Session, lease: Lease) -> None:
-    """Mark a job cancelled, as its caller asked.
+def cancelled(session: Session, lease: Lease, results: Results | None = None) -> None:
+    """Mark a job cancelled, as its caller asked, and keep what it gave until then where it was to be kept.
 
     Raises:
         Fenced: The lease was lost.
     """
-    _end(session, lease, JobState.CANCELLED)
+    if results is None:
+        _end(session, lease, JobState.CANCELLED)
+        return
+    _end(
+        session,
+        lease,
+        JobState.CANCELLED,
+        report=results.report.model_dump_json(),
+        model_ids=_ids(results.models),
+    )
+    _keep_models(session, lease, results.models)
+    job_files.keep(session, lease.job_id, results.files)
 
 
 def _end(session: Session, lease: Lease, to: JobState, **fields: object) -> None:
@@ -305,6 +331,10 @@ def reap(session: Session, *, limit: int = 100) -> list[UUID]:
             reason="The worker was lost: it did not renew its lease",
         )
     return [row.id for row in lapsed]
+
+
+def _ids(models: tuple[NewModel, ...]) -> str:
+    return json.dumps([str(model.id) for model in models])
 
 
 def _error(code: str, message: str, hint: str) -> str:

@@ -118,6 +118,15 @@ class JobFileRow(Table):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
+class CheckpointRow(Table):
+    """The latest checkpoint of a job; its file is kept until the job has ended."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+
+
 class EvaluationRow(Table):
     """The quality of one model on one split, measured by one job.
 

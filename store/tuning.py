@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.specs import CompressSpec
+from store.specs import CompressSpec, TrainSpec
 from store.specs import adapter as specs
 from store.tables import JobRow, ModelRow
 
@@ -24,14 +24,17 @@ class _Splits(BaseModel):
 
 
 class _Recipe(BaseModel):
-    """What is needed of a compress job's report, whatever else is in it."""
+    """What is needed of the report of a compress or a training job, whatever else is in it."""
 
     steps: tuple[_Step, ...] = ()
     splits: _Splits | None = None
+    model_id: str = ""
+    trained_on: str | None = None
+    validated_on: str | None = None
 
 
 def tuned_on(session: Session, model_ids: Collection[UUID], dataset_id: UUID) -> dict[UUID, tuple[str, ...]]:
-    """For each model the splits of a dataset by which techniques chose when they made it or an ancestor of it."""
+    """For each model the splits of a dataset that it, or an ancestor of it, was trained on or chosen by."""
     rows: dict[UUID, Any] = {}
     wanted = set(model_ids)
     while wanted:
@@ -45,25 +48,27 @@ def tuned_on(session: Session, model_ids: Collection[UUID], dataset_id: UUID) ->
         splits: set[str] = set()
         at: UUID | None = model_id
         while at is not None and at in rows:
-            splits |= {chosen[str(at)]} if str(at) in chosen else set()
+            splits |= chosen.get(str(at), set())
             at = rows[at].parent_id
         tuned[model_id] = tuple(sorted(splits))
     return tuned
 
 
-def _chosen(session: Session, job_ids: Collection[UUID], dataset_id: UUID) -> dict[str, str]:
-    """The split that was chosen by, for each model that a choosing step made."""
-    found: dict[str, str] = {}
-    query = select(JobRow.spec, JobRow.report).where(JobRow.id.in_(job_ids), JobRow.kind == "compress")
+def _chosen(session: Session, job_ids: Collection[UUID], dataset_id: UUID) -> dict[str, set[str]]:
+    """The splits that were trained on or chosen by, for each model that some jobs made."""
+    found: dict[str, set[str]] = {}
+    query = select(JobRow.spec, JobRow.report).where(JobRow.id.in_(job_ids), JobRow.kind.in_(("compress", "train")))
     for row in session.execute(query):
         try:
             spec, recipe = specs.validate_json(row.spec), _Recipe.model_validate_json(row.report or "{}")
         except ValidationError:  # of another version, which did not write down by what it chose
             continue
+        if isinstance(spec, TrainSpec) and spec.dataset_id == dataset_id:
+            found[recipe.model_id] = {split for split in (recipe.trained_on, recipe.validated_on) if split is not None}
         if not isinstance(spec, CompressSpec) or spec.dataset_id != dataset_id or recipe.splits is None:
             continue
         split = recipe.splits.chosen_by
         for step, made in zip(spec.steps, recipe.steps, strict=False):
             if step.chooses and split is not None:
-                found[made.model_id] = split
+                found[made.model_id] = {split}
     return found

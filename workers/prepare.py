@@ -8,24 +8,26 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from accel.request import BenchmarkRequest, CompressRequest, DatasetFile, EvaluateRequest, ModelFile
+from accel.request import BenchmarkRequest, CompressRequest, DatasetFile, EvaluateRequest, ModelFile, TrainRequest
 from accel.sandbox import Limits
-from store import datasets, models
+from accel.training.distillation import Distillation
+from store import checkpoints, datasets, models
 from store.errors import DigestMismatch, NotFound
 from store.evaluations import kept_predictions, question
 from store.files import Files
 from store.ids import new_id
-from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
+from store.leases import Lease
+from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, TrainSpec
 from store.tuning import tuned_on
 
-WorkRequest = CompressRequest | EvaluateRequest | BenchmarkRequest
+WorkRequest = CompressRequest | EvaluateRequest | BenchmarkRequest | TrainRequest
 
 
-def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits: Limits) -> WorkRequest:
+def prepare(lease: Lease, session: Session, files: Files, folder: Path, limits: Limits) -> WorkRequest:
     """Make the engine's request.
 
     Args:
-        spec: What was asked for.
+        lease: What was asked for, and at which attempt this is.
         session: A reading transaction.
         files: Where the files are.
         folder: The run's own folder; files that are not on this host are copied to it, the engine gets ``work`` in it.
@@ -45,7 +47,7 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
         kept = datasets.get(session, dataset_id)
         return DatasetFile(path=files.fetch(kept.sha256, inputs / f"{dataset_id}.data"), spec=kept.spec)
 
-    match spec:
+    match spec := lease.spec:
         case CompressSpec():
             return CompressRequest(
                 workspace=workspace,
@@ -97,6 +99,31 @@ def prepare(spec: JobSpec, session: Session, files: Files, folder: Path, limits:
                 shapes=spec.shapes,
                 profile=spec.profile,
                 preflight=spec.preflight,
+            )
+        case TrainSpec():
+            kept = checkpoints.latest(session, lease.job_id)
+            return TrainRequest(
+                workspace=workspace,
+                limits=limits,
+                seed=spec.seed,
+                model=model(spec.model_id) if spec.model_id else None,
+                architecture=spec.architecture,
+                dataset=dataset(spec.dataset_id),
+                split=spec.split,
+                binding=spec.binding,
+                task=spec.task,
+                settings=spec.settings,
+                optimizer=spec.optimizer,
+                schedule=spec.schedule,
+                loss=spec.loss,
+                augmentation=spec.augmentation,
+                teacher=model(spec.teacher_id) if spec.teacher_id else None,
+                distillation=spec.distillation or (Distillation() if spec.teacher_id else None),
+                metric=spec.metric,
+                target=spec.target,
+                frozen=spec.frozen,
+                result_id=str(new_id()),
+                checkpoint=None if kept is None else files.fetch(kept, inputs / "checkpoint"),
             )
         case _:
             assert_never(spec)

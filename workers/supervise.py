@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from accel.child import Child, answer, how_it_ended
 from accel.errors import AccelError, EngineCrashed
-from accel.events import Progress
+from accel.events import Checkpoint, Failed, Progress
 from accel.sandbox import Limits
-from store import leases
+from store import checkpoints, leases
 from store.database import Database
 from store.errors import Fenced, NoSpace, StoreError
 from store.files import Files
@@ -26,8 +26,8 @@ from store.settings import StoreSettings
 from store.specs import BenchmarkSpec
 from store.values import JobProgress
 from workers.host import host
-from workers.prepare import prepare
-from workers.results import keep_files
+from workers.prepare import WorkRequest, prepare
+from workers.results import keep_files, keep_models, own_file
 from workers.scratch import run_folder
 from workers.settings import WorkerSettings
 
@@ -39,6 +39,8 @@ _REPORT_S = 0.5
 """Progress is written at most so often; a new phase at once."""
 _CANCEL_S = 1.0
 """A caller's wish to cancel is read at least so often."""
+_LAST_WORD_S = 60.0
+"""Time that work has to come to an end when it is cancelled and what there is of it is wanted."""
 
 
 class _Stop(Exception):
@@ -70,6 +72,9 @@ class _Watch:
     written: Progress | None = None
     renewed_at: float = field(default_factory=time.monotonic)
     stop_at: float | None = None
+    come_to_end: Callable[[], None] | None = None
+    """Asks the work to end with what it has; None where a cancelled job keeps nothing."""
+    cancelled_at: float | None = None
 
     def look(self) -> None:
         """Renew and report where it is time to.
@@ -110,9 +115,18 @@ class _Watch:
         self.renewed_at = now
         self.written = said or self.written
         if renewal.cancel_requested:
-            raise _Cancelled
+            self._cancel(now)
         if renewal.late:
             raise _Late
+
+    def _cancel(self, now: float) -> None:
+        if self.come_to_end is None:
+            raise _Cancelled
+        if self.cancelled_at is None:
+            self.cancelled_at = now
+            self.come_to_end()
+        elif now - self.cancelled_at > _LAST_WORD_S:
+            raise _Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +214,17 @@ class Supervisor:
     def _run_engine(self, lease: Lease, watch: _Watch, folder: Path) -> None:
         limits = Limits(memory_bytes=self.worker.engine_memory_bytes, file_bytes=self.worker.engine_file_bytes)
         with self.database.read() as session:
-            request = prepare(lease.spec, session, self.files, folder, limits)
+            request = prepare(lease, session, self.files, folder, limits)
         child = Child.start(request)
+        if lease.spec.keeps_on_cancel:
+            watch.come_to_end = child.ask_to_stop
         try:
             while not child.ended:
                 event = child.next_event(_LOOK_S)
                 if isinstance(event, Progress):
                     watch.progress = event
+                elif isinstance(event, Checkpoint):
+                    self._keep_checkpoint(lease, event, request)
                 watch.look()
         except BaseException:
             child.kill()
@@ -219,13 +237,31 @@ class Supervisor:
                 ended=how_it_ended(outcome.returncode),
                 text=outcome.stderr[-4000:],
             )
+        if isinstance(outcome.answer, Failed) and outcome.answer.files:
+            self._fail_with(lease, outcome.answer, request, watch)
+            return
         done = answer(outcome, lease.spec.kind)
         watch.progress = Progress(phase="storing")
         watch.look()
         with self.database.read() as session:
-            results = keep_files(done, request, self.files, session, before_each=watch.look)
+            results = keep_files(done, request, lease.spec, self.files, session, before_each=watch.look)
         with self.database.write() as session:
-            leases.finish(session, lease, results)
+            if watch.cancelled_at is None:
+                leases.finish(session, lease, results)
+            else:
+                leases.cancelled(session, lease, results)
+
+    def _keep_checkpoint(self, lease: Lease, event: Checkpoint, request: WorkRequest) -> None:
+        sha256, _ = self.files.keep(own_file(event.path, request.workspace))
+        with self.database.write() as session:
+            checkpoints.keep(session, lease.job_id, lease.token, sha256)
+
+    def _fail_with(self, lease: Lease, failed: Failed, request: WorkRequest, watch: _Watch) -> None:
+        """Mark a job failed that made something of use before."""
+        with self.database.read() as session:
+            made = keep_models(failed.files, request, lease.spec, self.files, session, before_each=watch.look)
+        with self.database.write() as session:
+            leases.fail(session, lease, code=failed.code, message=failed.message, hint=failed.hint, models=made)
 
     def _fail(self, lease: Lease, code: str, message: str, hint: str) -> None:
         with self.database.write() as session:

@@ -41,10 +41,20 @@ from accel.report.evaluating import (
     Robustness,
     WorstSample,
 )
+from accel.report.training import (
+    ComparedRun,
+    CompareRunsReport,
+    Distilled,
+    EpochPoint,
+    StopReason,
+    Target,
+    TimeToTarget,
+    TrainReport,
+)
 from accel.report.values import Estimate, Value
 
 Report = Annotated[
-    ModelSummary | DatasetSummary | HostSummary | CompressReport | EvaluateReport | BenchmarkReport,
+    ModelSummary | DatasetSummary | HostSummary | CompressReport | EvaluateReport | BenchmarkReport | TrainReport,
     Field(discriminator="kind"),
 ]
 
@@ -53,12 +63,16 @@ __all__ = [
     "BenchmarkReport",
     "ClassChange",
     "ColumnSummary",
+    "CompareRunsReport",
+    "ComparedRun",
     "Comparison",
     "CompressReport",
     "DatasetSummary",
+    "Distilled",
     "Divergence",
     "Emulation",
     "Environment",
+    "EpochPoint",
     "Estimate",
     "EvaluateReport",
     "EvaluatedModel",
@@ -83,7 +97,11 @@ __all__ = [
     "SpeedFinding",
     "SplitsUsed",
     "StepReport",
+    "StopReason",
+    "Target",
     "TensorSummary",
+    "TimeToTarget",
+    "TrainReport",
     "Value",
     "WorstSample",
 ]

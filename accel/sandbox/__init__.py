@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,8 @@ _ABOUT_THE_HOST = (
     "/sys/class/dmi", "/sys/devices/virtual/dmi", "/sys/class/powercap", "/sys/devices/virtual/powercap",
 )  # fmt: skip
 """What libraries ask the system, and what a report says of its environment: processor, limits, container, energy."""
+_ABOUT_THE_NETWORK = ("modules", "sys/net/core/somaxconn"), ("class/net", "devices/virtual/net", "devices/pci*")
+"""What gloo, which connects the processes of a training, asks the system beneath /proc and /sys: how fast each card is."""
 _ACCELERATORS = ("nvidia*", "dri", "accel", "kfd")
 
 
@@ -53,13 +56,19 @@ def die_with_parent(parent_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def confine(*, readable: Sequence[Path], writable: Path, limits: Limits) -> SandboxSummary:
+Network = Literal["none", "loopback", "hosts"]
+"""``none``: no sockets. ``loopback``: those of this process and its children among themselves. ``hosts``: the host's network, for a
+training that several hosts share out."""
+
+
+def confine(*, readable: Sequence[Path], writable: Path, limits: Limits, network: Network = "none") -> SandboxSummary:
     """Close this process in: resources, privileges, file system, network, system calls.
 
     Args:
         readable: Files and folders of the caller that may be read, besides Python and the system's libraries.
         writable: The one folder that may be written.
         limits: Resources.
+        network: What sockets are for.
 
     Returns:
         What is in force, and what this host lacks with the reason.
@@ -74,10 +83,24 @@ def confine(*, readable: Sequence[Path], writable: Path, limits: Limits) -> Sand
         return SandboxSummary(active=tuple(active), missing={"landlock": "not Linux", "seccomp": "not Linux"})
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     active.append("no_new_privs")
+    if network == "loopback":
+        # Namespaces come first: afterwards nobody may make one.
+        from accel.sandbox.network import isolate
+
+        reason = isolate()
+        if reason:
+            missing["network"] = f"sockets reach the host's network, since {reason}"
+        else:
+            active.append("network")
+    elif network == "hosts":
+        missing["network"] = "several hosts share out the work, so that sockets reach the host's network"
     # libseccomp is looked up before the file system closes: finding a library wants a temporary folder.
-    load_filter, why = seccomp.prepare()
+    sockets = network != "none"
+    load_filter, why = seccomp.prepare(sockets=sockets)
     reason = landlock.restrict(
-        readable=(*_system_paths(), *readable), writable=(writable, Path("/dev/null"), *_devices())
+        readable=(*_system_paths(), *(_about_the_network() if sockets else ()), *readable),
+        writable=(writable, Path("/dev/null"), *_devices()),
+        sockets=sockets,
     )
     if reason:
         missing["landlock"] = reason
@@ -118,6 +141,17 @@ def _system_paths() -> tuple[Path, ...]:
     places += [Path(name) for name in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")]
     places += [Path(name) for name in ("/dev/null", "/dev/urandom", *_ABOUT_THE_HOST)]
     return tuple(place for place in (*places, *plugin_folders()) if place.exists())
+
+
+def _about_the_network() -> tuple[Path, ...]:
+    processes, system = _ABOUT_THE_NETWORK
+    found = [
+        place
+        for root, names in (("/proc", processes), ("/sys", system))
+        for name in names
+        for place in Path(root).glob(name)
+    ]
+    return tuple(sorted(found))
 
 
 def _devices() -> tuple[Path, ...]:

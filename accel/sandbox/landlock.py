@@ -36,8 +36,13 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("access", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-def restrict(*, readable: Sequence[Path], writable: Sequence[Path]) -> str:
+def restrict(*, readable: Sequence[Path], writable: Sequence[Path], sockets: bool = False) -> str:
     """Allow reading and executing beneath ``readable``, everything beneath ``writable``, and nothing else.
+
+    Args:
+        readable: Files and folders.
+        writable: Files and folders.
+        sockets: Whether to bind and connect by TCP is left as it is.
 
     Returns:
         An empty string, or why this kernel cannot.
@@ -48,7 +53,7 @@ def restrict(*, readable: Sequence[Path], writable: Sequence[Path]) -> str:
         return f"this kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
     rights = _ALL_BUT_LATE | (_REFER if version >= 2 else 0)  # noqa: PLR2004  (the ABI's own numbers)
     rights |= (_TRUNCATE if version >= 3 else 0) | (_IOCTL_DEV if version >= 5 else 0)  # noqa: PLR2004
-    rules = _Ruleset(fs=rights, net=_NET if version >= 4 else 0, scoped=_SCOPE if version >= 6 else 0)  # noqa: PLR2004
+    rules = _Ruleset(fs=rights, net=_NET if version >= 4 and not sockets else 0, scoped=_SCOPE if version >= 6 else 0)  # noqa: PLR2004
     # An older kernel refuses a structure that is longer than it knows.
     size = 8 if version < 4 else 16 if version < 6 else 24  # noqa: PLR2004
     ruleset = _checked(libc.syscall(_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), 0))

@@ -19,7 +19,7 @@ from api.room import IdempotencyKeyHeader, IfNoneMatchHeader, Room, TheRoom
 from api.schemas.jobs import JobDocument, JobFileDocument, JobFileList, JobPage
 from store import job_files, jobs
 from store.errors import NotFound
-from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec
+from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, JobSpec, TrainSpec
 from store.states import JobState
 from store.values import JobEvent
 
@@ -102,6 +102,26 @@ def benchmark(
     return _submit(room, spec, key)
 
 
+@router.post(
+    "/train",
+    operation_id="train",
+    summary="Train a model",
+    status_code=202,
+    response_model=JobDocument,
+    responses=_SUBMITTED,
+)
+def train(
+    spec: Annotated[TrainSpec, Body(openapi_examples=examples.TRAIN)],
+    room: TheRoom,
+    key: IdempotencyKeyHeader = None,
+) -> Response:
+    """Train a new network of an architecture, or an uploaded model further; the result is kept as a model.
+
+    Progress comes with each epoch. When the worker dies, the next attempt goes on from the last checkpoint.
+    """
+    return _submit(room, spec, key)
+
+
 def _submit(room: Room, spec: JobSpec, key: str | None) -> Response:
     bound = idempotency_key(key, f"POST /v1/jobs/{spec.kind}", spec.model_dump_json())
     with room.database.write() as session:
@@ -124,7 +144,9 @@ def list_jobs(
     room: TheRoom,
     page_size: PageSize = 50,
     page_token: PageToken = None,
-    kind: Annotated[Literal["compress", "evaluate", "benchmark"] | None, Query(description="Only these.")] = None,
+    kind: Annotated[
+        Literal["compress", "evaluate", "benchmark", "train"] | None, Query(description="Only these.")
+    ] = None,
     state: Annotated[JobState | None, Query(description="Only those in this state.")] = None,
 ) -> Response:
     """Jobs, newest first."""

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accel.report import BenchmarkReport, CompressReport, EvaluateReport
+from accel.report import BenchmarkReport, CompressReport, EvaluateReport, TrainReport
 from store.job_files import JobFile
-from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec
+from store.specs import BenchmarkSpec, CompressSpec, EvaluateSpec, TrainSpec
 from store.states import JobState
 
 
@@ -48,12 +48,14 @@ class JobDocument(_Document):
     """Work that was asked for, and what came of it."""
 
     id: UUID
-    kind: Literal["compress", "evaluate", "benchmark"]
+    kind: Literal["compress", "evaluate", "benchmark", "train"]
     state: JobState
     phase: str
     progress: JobProgressDocument
-    spec: Annotated[CompressSpec | EvaluateSpec | BenchmarkSpec, Field(discriminator="kind")]
-    report: Annotated[CompressReport | EvaluateReport | BenchmarkReport, Field(discriminator="kind")] | None
+    spec: Annotated[CompressSpec | EvaluateSpec | BenchmarkSpec | TrainSpec, Field(discriminator="kind")]
+    report: (
+        Annotated[CompressReport | EvaluateReport | BenchmarkReport | TrainReport, Field(discriminator="kind")] | None
+    )
     error: JobErrorDocument | None
     model_ids: tuple[UUID, ...] = Field(description="Models that the job made.")
     attempt: int = Field(description="Attempts so far.")

@@ -15,7 +15,7 @@ from store import job_files, leases
 from store.errors import NotFound
 from store.ids import new_id
 from store.job_files import JobFile
-from store.leases import Results
+from store.leases import Lease, Results
 from store.specs import adapter
 from tests.models import convnet
 from tests.rows import COMPARISON, ENVIRONMENT, REPORT, claimed, results
@@ -27,7 +27,9 @@ LIMITS = Limits(memory_bytes=1 << 30)
 
 def prepared(store: Stack, folder: Path, **spec: object) -> WorkRequest:
     with store.database.read() as session:
-        return prepare(adapter.validate_python(spec), session, store.files, folder, LIMITS)
+        return prepare(
+            Lease(new_id(), new_id(), 1, adapter.validate_python(spec)), session, store.files, folder, LIMITS
+        )
 
 
 def test_a_compression_names_files_and_one_result_a_step(

@@ -13,7 +13,7 @@ from accel.errors import ResultBroken
 from accel.events import Attachment, Done
 from accel.sandbox import Limits
 from store.ids import new_id
-from store.leases import Results
+from store.leases import Lease, Results
 from store.specs import adapter
 from tests.models import constant_mlp
 from tests.stack import Stack
@@ -21,6 +21,7 @@ from workers.prepare import WorkRequest, prepare
 from workers.results import keep_files
 
 STEPS = ({"technique": "optimize_graph"}, {"technique": "convert_float16"})
+SPEC = adapter.validate_python({"kind": "compress", "model_id": new_id(), "steps": STEPS})
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def request_(store: Stack, model_id: UUID, tmp_path_factory: pytest.TempPathFact
 
 def prepared(store: Stack, folder: Path, **spec: object) -> WorkRequest:
     with store.database.read() as session:
-        return prepare(adapter.validate_python(spec), session, store.files, folder, Limits())
+        return prepare(
+            Lease(new_id(), new_id(), 1, adapter.validate_python(spec)), session, store.files, folder, Limits()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def done(request_: WorkRequest) -> Done:
 
 def kept(store: Stack, done: Done, request: WorkRequest) -> Results:
     with store.database.read() as session:
-        return keep_files(done, request, store.files, session, before_each=lambda: None)
+        return keep_files(done, request, SPEC, store.files, session, before_each=lambda: None)
 
 
 def naming(done: Done, path: Path) -> Done:
@@ -170,4 +173,4 @@ def test_between_files_the_work_can_be_ended(store: Stack, request_: WorkRequest
             raise InterruptedError
 
     with store.database.read() as session, pytest.raises(InterruptedError):
-        keep_files(done, request_, store.files, session, before_each=end_at_the_second)
+        keep_files(done, request_, SPEC, store.files, session, before_each=end_at_the_second)

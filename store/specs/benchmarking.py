@@ -1,119 +1,18 @@
-"""What a caller can ask for: one spec for each kind of job."""
+"""What a benchmark job is asked."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator
 
-from accel.data.binding import Binding
-from accel.data.corruption import Corruption
-from accel.evaluation.contract import Contract, Metric
 from accel.report import Scenario
-from accel.runtimes.names import DEFAULT, RuntimeName, device_queue
-from accel.technique import Technique
-from accel.techniques import AnyTechnique
-from store.text import all_storable
-
-T = TypeVar("T")
-
-Count = Annotated[int, Field(strict=True)]
+from accel.runtimes.names import RuntimeName, device_queue
+from store.specs.base import Count, EachOnce, ModelIds, Spec
 
 
-def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Refuse what is named twice.
-
-    Raises:
-        ValueError: Names the first such.
-    """
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            shown = " ".join(map(str, value.model_dump().values())) if isinstance(value, BaseModel) else value
-            raise ValueError(f"{shown} is named twice")
-    return values
-
-
-EachOnce = AfterValidator(_each_once)
-ModelIds = Annotated[tuple[UUID, ...], EachOnce, Field(min_length=1, max_length=32, description="Models, each once.")]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    seed: Count = Field(0, ge=0, lt=2**32, description="Seed of everything that draws at random.")
-    deadline_seconds: Count = Field(3600, ge=5, le=604_800, description="Longest time from its start to its end.")
-
-    @model_validator(mode="after")
-    def _storable(self) -> _Spec:
-        all_storable(self.model_dump(mode="json"))
-        return self
-
-
-class CompressSpec(_Spec):
-    """Apply a recipe to a model."""
-
-    kind: Literal["compress"] = "compress"
-    model_id: UUID
-    dataset_id: UUID | None = Field(None, description="For techniques that calibrate, and to compare accuracies.")
-    binding: Binding | None = None
-    steps: tuple[AnyTechnique, ...] = Field(min_length=1, max_length=16, description="The recipe, in order.")
-    contract: Contract | None = Field(None, description="Bound on the loss of quality; the report has the verdict.")
-    runtime: RuntimeName = Field(DEFAULT, description="Where every result is proved.")
-
-    @property
-    def queue(self) -> str:
-        """The queue whose workers can do it."""
-        return device_queue(self.runtime)
-
-
-class EvaluateSpec(_Spec):
-    """Measure the quality of models on a dataset."""
-
-    kind: Literal["evaluate"] = "evaluate"
-    model_ids: ModelIds
-    dataset_id: UUID
-    split: str = Field("test", min_length=1, max_length=64)
-    binding: Binding | None = None
-    metrics: Annotated[tuple[Metric, ...], EachOnce] | None = Field(
-        None, min_length=1, description="Those of the task if left out."
-    )
-    runtime: RuntimeName = DEFAULT
-    contract: Contract | None = None
-    baseline_id: UUID | None = Field(
-        None,
-        description="What the others are compared with: one of model_ids (the first if left out), or another model that was "
-        "evaluated on this split before.",
-    )
-    batch_size: Count = Field(32, ge=1, le=4096)
-    corruptions: Annotated[tuple[Corruption, ...], EachOnce] = Field(
-        (),
-        max_length=12,
-        description="Repeat the comparison on corrupted inputs.",
-        examples=[[{"corruption": "blur", "severity": 3}]],
-    )
-    reuse: bool = Field(
-        True,
-        description="Take the predictions that an earlier evaluation kept of the same model, split, binding and runtime, instead "
-        "of running the model again.",
-    )
-
-    @property
-    def queue(self) -> str:
-        """The queue whose workers can do it."""
-        return device_queue(self.runtime)
-
-
-class BenchmarkSpec(_Spec):
+class BenchmarkSpec(Spec):
     """Measure the speed of models."""
 
     kind: Literal["benchmark"] = "benchmark"
@@ -201,12 +100,3 @@ class BenchmarkSpec(_Spec):
         if bound_ms is not None and scenario not in {"server", None}:
             raise ValueError(f"bound_ms belongs to the server scenario, not to {scenario}")
         return bound_ms
-
-
-JobSpec = CompressSpec | EvaluateSpec | BenchmarkSpec
-adapter: TypeAdapter[JobSpec] = TypeAdapter(Annotated[JobSpec, Field(discriminator="kind")])
-
-
-def needs_data(steps: tuple[Technique, ...]) -> list[int]:
-    """Places of the steps that cannot do without a dataset."""
-    return [place for place, step in enumerate(steps) if step.needs_data]
