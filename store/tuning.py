@@ -24,13 +24,18 @@ class _Splits(BaseModel):
 
 
 class _Recipe(BaseModel):
-    """What is needed of the report of a compress or a training job, whatever else is in it."""
+    """What is needed of a compress job's report, whatever else is in it."""
 
     steps: tuple[_Step, ...] = ()
     splits: _Splits | None = None
-    model_id: str = ""
-    trained_on: str | None = None
-    validated_on: str | None = None
+
+
+class _Training(BaseModel):
+    """What is needed of a training job's report."""
+
+    model_id: str
+    trained_on: str
+    validated_on: str | None
 
 
 def tuned_on(session: Session, model_ids: Collection[UUID], dataset_id: UUID) -> dict[UUID, tuple[str, ...]]:
@@ -60,15 +65,22 @@ def _chosen(session: Session, job_ids: Collection[UUID], dataset_id: UUID) -> di
     query = select(JobRow.spec, JobRow.report).where(JobRow.id.in_(job_ids), JobRow.kind.in_(("compress", "train")))
     for row in session.execute(query):
         try:
-            spec, recipe = specs.validate_json(row.spec), _Recipe.model_validate_json(row.report or "{}")
+            spec = specs.validate_json(row.spec)
+            if row.report is None or not isinstance(spec, CompressSpec | TrainSpec) or spec.dataset_id != dataset_id:
+                continue
+            found |= _of_recipe(spec, row.report) if isinstance(spec, CompressSpec) else _of_training(row.report)
         except ValidationError:  # of another version, which did not write down by what it chose
             continue
-        if isinstance(spec, TrainSpec) and spec.dataset_id == dataset_id:
-            found[recipe.model_id] = {split for split in (recipe.trained_on, recipe.validated_on) if split is not None}
-        if not isinstance(spec, CompressSpec) or spec.dataset_id != dataset_id or recipe.splits is None:
-            continue
-        split = recipe.splits.chosen_by
-        for step, made in zip(spec.steps, recipe.steps, strict=False):
-            if step.chooses and split is not None:
-                found[made.model_id] = {split}
     return found
+
+
+def _of_recipe(spec: CompressSpec, report: str) -> dict[str, set[str]]:
+    recipe = _Recipe.model_validate_json(report)
+    split = None if recipe.splits is None else recipe.splits.chosen_by
+    made = zip(spec.steps, recipe.steps, strict=False)
+    return {} if split is None else {result.model_id: {split} for step, result in made if step.chooses}
+
+
+def _of_training(report: str) -> dict[str, set[str]]:
+    training = _Training.model_validate_json(report)
+    return {training.model_id: {training.trained_on} | ({training.validated_on} if training.validated_on else set())}
