@@ -30,7 +30,7 @@ from accel.graph.load import load, load_proto, save
 from accel.report import Comparison, CompressReport, Emulation, SplitsUsed, StepReport
 from accel.report.quantization import QuantizationReport
 from accel.request import CompressRequest
-from accel.runtimes.onnxruntime import open_session
+from accel.runtimes.sessions import open_session
 from accel.technique import Technique
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Apply a recipe to a model, and wait for the result."""
-    steps = [_json(text, "--step") if text.lstrip().startswith("{") else {"technique": text} for text in step]
+    steps = [_tagged("technique", text, "--step") for text in step]
     body = _given(
         model_id=model,
         steps=steps,
@@ -198,6 +198,53 @@ def benchmark(
         preflight=preflight or None,
     )
     _run("benchmark", body, url, as_json=as_json)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
+    *,
+    model: Annotated[str | None, typer.Option(help="Id of a model to train further.")] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(help='A new network: a name such as cnn, or JSON: {"architecture": "mlp", "hidden": [64]}.'),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help='A name such as adamw, or JSON: {"optimizer": "sgd", "learning_rate": 0.1}.')
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="A name such as cosine, or JSON.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the rows, at most.", show_default="10")] = None,
+    batch_size: Annotated[int | None, typer.Option(show_default="128")] = None,
+    budget: Annotated[float | None, typer.Option(help="Longest time, in seconds.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Id of a model to learn from.")] = None,
+    binding: BindingFile = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model that comes of it.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes that share out each batch.", show_default="1")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(show_default="0")] = None,
+    keep_best: Annotated[bool, typer.Option("--keep-best", help="Keep the best weights when it is cancelled.")] = False,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Train a new network, or a model further, and wait for the result."""
+    body = _given(
+        dataset_id=dataset,
+        model_id=model,
+        architecture=_tagged("architecture", architecture),
+        optimizer=_tagged("optimizer", optimizer),
+        schedule=_tagged("schedule", schedule),
+        epochs=epochs,
+        batch_size=batch_size,
+        budget_seconds=budget,
+        teacher_id=teacher,
+        binding=_read(binding),
+        name=name,
+        processes=processes,
+        seed=seed,
+        on_cancel="keep_best" if keep_best else None,
+    )
+    _run("train", body, url, as_json=as_json)
 
 
 @app.command()
@@ -292,6 +339,13 @@ def _service(url: str) -> Iterator[Accel]:
     except OSError as error:
         err.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
+
+
+def _tagged(tag: str, text: str | None, option: str | None = None) -> Any:
+    """What an option names: a name alone, or a JSON object with the tag in it."""
+    if text is None:
+        return None
+    return _json(text, option or f"--{tag}") if text.lstrip().startswith("{") else {tag: text}
 
 
 def _run(kind: str, body: dict[str, Any], url: str, *, as_json: bool) -> None:

@@ -119,7 +119,7 @@ class Accel:
         self._checked(lambda: self._http.delete(f"/v1/datasets/{dataset_id}"))
 
     def submit(self, kind: str, spec: Json) -> Job:
-        """Ask for a job: ``compress``, ``evaluate`` or ``benchmark``."""
+        """Ask for a job: ``compress``, ``evaluate``, ``benchmark`` or ``train``."""
         return self._post(f"/v1/jobs/{kind}", spec)
 
     def job(self, job_id: str) -> Job:

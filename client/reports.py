@@ -31,6 +31,8 @@ def readable(job: Job) -> RenderableType | None:
             return Group(*_preflight(job.report["preflight"]))
         case "benchmark":
             return Group(*_benchmark(job.report))
+        case "train":
+            return Group(*_training(job.report))
         case _:
             return None
 
@@ -162,6 +164,33 @@ def _preflight(found: Sequence[Json]) -> Iterator[RenderableType]:
 def _numbers(model_ids: Iterable[str]) -> dict[str, str]:
     """Short names of models, since ids fill a terminal."""
     return {model_id: str(number) for number, model_id in enumerate(dict.fromkeys(model_ids), 1)}
+
+
+def _training(report: Json) -> Iterator[RenderableType]:
+    metric = report["metric"]
+    value = f", {metric} {_metric(metric, report['value'])}" if metric and report["value"] else ""
+    yield Text(
+        f"{report['model_id']}: {report['parameters_trained']:,} parameters trained on {report['train_rows']:,} rows of "
+        f"{report['trained_on']!r}{value} on {report['validation_rows']:,} rows of {report['validated_on']!r}; "
+        f"{report['seconds']:.1f} s, ended by {report['stopped_because']}."
+    )
+    table = _table("Epoch by epoch", "epoch")
+    for heading in ("loss", "validation loss", metric or "metric", "learning rate", "samples/s", "seconds"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for point in report["curve"]:
+        _row(
+            table,
+            f"{point['epochs']:g}{' *' if point['best'] else ''}",
+            *(
+                "-" if point[key] is None else f"{point[key]:.4f}"
+                for key in ("train_loss", "validation_loss", "metric")
+            ),
+            f"{point['learning_rate']:.3g}",
+            "-" if point["samples_per_second"] is None else f"{point['samples_per_second']:,.0f}",
+            f"{point['seconds']:.1f}",
+        )
+    yield table
+    yield from _lines("note", report["notes"])
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -66,7 +66,8 @@ def demo(api: Accel) -> None:
         job = run(api, "compress", body, name)
         models[name] = api.model(job.model_ids[-1])
 
-    runtimes = [runtime["name"] for runtime in api.runtimes() if runtime["available"]]
+    known = api.runtimes()
+    runtimes = [one["name"] for one in known if one["available"] and one["name"].startswith("onnxruntime:")]
     ids = [each.id for each in models.values()]
     console.print(f"[bold]Evaluating[/bold] all on {', '.join(runtimes)}")
     quality: dict[tuple[str, str], dict[str, Any]] = {}

@@ -52,9 +52,7 @@ def check(case: Case) -> str:
     """Why a case fails; empty if it passes, ``not covered: ...`` where an operator is left out."""
     try:
         model = ir.from_proto(case.model)
-        feeds = {
-            value.name or "": _held(given) for value, given in zip(model.graph.inputs, case.inputs, strict=False)
-        }
+        feeds = {value.name or "": _held(given) for value, given in zip(model.graph.inputs, case.inputs, strict=False)}
         graph = TorchGraph(model, nothing)
         feeds |= dict.fromkeys(name for name in graph.inputs if name not in feeds)
         with torch.no_grad():
@@ -124,7 +122,9 @@ def main() -> None:
         else:
             failed.append(f"{case.name}: {said}")
     print("\n".join(failed))
-    print(f"{passed} passed, {len(failed)} failed, {sum(missing.values())} not covered: {dict(missing.most_common(40))}")
+    print(
+        f"{passed} passed, {len(failed)} failed, {sum(missing.values())} not covered: {dict(missing.most_common(40))}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from accel.benchmark.measure import measure
 from accel.benchmark.setting import Setting
 from accel.report import Estimate
 from accel.request import BenchmarkRequest, ModelFile
-from accel.runtimes.discover import discover
+from accel.runtimes.discover import measured_unasked
 
 _ROUNDS = 8
 _SECONDS = 0.04
@@ -42,7 +42,7 @@ def glance(
     (one, latency_ms), (many, _) = found[runtime, 1], found[runtime, threads]
 
     def elsewhere() -> dict[str, Estimate]:
-        others = tuple(other.name for other in discover() if other.available and other.name != runtime)
+        others = tuple(name for name in measured_unasked() if name != runtime)
         measured = look.measured(others, (1,)) if others else {}
         return {name: gain for (name, _), (gain, _) in measured.items() if gain is not None}
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.errors import BindingMismatch
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 Array = npt.NDArray[np.generic]
 

@@ -18,11 +18,10 @@ from accel.benchmark.samples import MEDIA_TYPE, NAME, SampleFile
 from accel.benchmark.setting import Setting
 from accel.benchmark.system_times import busy_cores, cores_in_use, steal_share, system_times, throttled_share
 from accel.context import Tell
-from accel.errors import RuntimeUnavailable
 from accel.events import Attachment, Done
 from accel.report import BenchmarkReport, Environment, Measurement
 from accel.request import BenchmarkRequest
-from accel.runtimes.discover import discover
+from accel.runtimes.discover import discover, measured_unasked, unavailable
 from accel.runtimes.names import device_queue
 
 _SCALE = 100
@@ -84,20 +83,18 @@ def benchmark(request: BenchmarkRequest, tell: Tell) -> Done:
 
 
 def usable(asked: Sequence[str] | None) -> list[str]:
-    """The runtimes that were asked for, or all that this host has.
+    """The runtimes that were asked for, or those of ONNX Runtime that this host has.
 
     Raises:
         RuntimeUnavailable: One of them is not to be had.
     """
-    known = {runtime.name: runtime for runtime in discover()}
-    there = [name for name, runtime in known.items() if runtime.available]
-    for name in asked or ():
+    if not asked:
+        return list(measured_unasked())
+    there = {runtime.name for runtime in discover() if runtime.available}
+    for name in asked:
         if name not in there:
-            reason = known[name].reason if name in known else "no such runtime is known"
-            raise RuntimeUnavailable(
-                f"{name} cannot be used on this host: {reason}.", hint=f"Here there is: {', '.join(there)}."
-            )
-    return list(asked or there)
+            raise unavailable(name)
+    return list(asked)
 
 
 def settings_of(request: BenchmarkRequest) -> list[Setting]:

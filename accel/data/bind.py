@@ -13,7 +13,7 @@ from accel.data.binding import Binding, BindingStep, ColumnInput, ConstantInput,
 from accel.data.dataset import Dataset, Rows
 from accel.data.steps import apply_step
 from accel.errors import BindingMismatch, RuntimeFailed
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]

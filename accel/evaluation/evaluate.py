@@ -172,7 +172,7 @@ def _evaluated(model: ModelFile, work: Work, done: Run, baseline: Run, ground: G
     said, before, warnings = done.kept.said, baseline.kept.said, list(done.warnings)
     if ground.split in model.tuned_on:
         warnings.append(
-            f"Choices about this model were made by the split {ground.split!r}: its figures here may be too good."
+            f"This model was trained on the split {ground.split!r}, or chosen by it: its figures here may be too good."
         )
     estimates: dict[Metric, Estimate] = {}
     for metric in ground.metrics:

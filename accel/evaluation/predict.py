@@ -16,7 +16,7 @@ from accel.evaluation.collecting import collector
 from accel.evaluation.kept import Form
 from accel.evaluation.predictions import Array, Predictions, Reading
 from accel.request import EvaluateRequest, ModelFile
-from accel.runtimes.onnxruntime import Session, open_session
+from accel.runtimes.sessions import Session, open_session
 
 FIRST_BYTES = 64 << 20
 """Outputs of one model that are kept as they come, to be compared number by number."""

@@ -21,7 +21,7 @@ from accel.evaluation.truth import Truth
 from accel.evaluation.undefined import undefined
 from accel.evaluation.verdict import judge
 from accel.report import Comparison, Estimate
-from accel.runtimes.onnxruntime import Session, open_session
+from accel.runtimes.sessions import Session, open_session
 
 Array = npt.NDArray[np.generic]
 

@@ -28,7 +28,7 @@ from accel.evaluation.predictions import (
     kind_of,
 )
 from accel.evaluation.undefined import SCORED, check_labels_tell, check_metric, lacking, tells, undefined
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 Array = npt.NDArray[np.generic]
 

@@ -16,7 +16,7 @@ class BenchmarkRequest(Request):
     kind: Literal["benchmark"] = "benchmark"
     models: tuple[ModelFile, ...] = Field(min_length=1)
     baseline_id: str
-    runtimes: tuple[str, ...] | None = None
+    runtimes: tuple[str, ...] | None = Field(None, description="All of ONNX Runtime's if left out.")
     batch_sizes: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
     scenario: Scenario = "single_stream"

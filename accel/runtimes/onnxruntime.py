@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from accel.errors import OutOfMemory, RuntimeFailed, RuntimeUnavailable
-from accel.runtimes.discover import discover
+from accel.runtimes.discover import unavailable
 from accel.runtimes.messages import clean
 from accel.runtimes.providers import CPU, Provider, provider_of
+from accel.runtimes.sessions import Array, Port
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-Array = npt.NDArray[np.generic]
 
 _DTYPES: dict[str, str] = {
     "float": "float32",
@@ -36,15 +35,6 @@ _DTYPES: dict[str, str] = {
     "bool": "bool",
     "string": "object",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input or output: a dimension is a size, a name, or None where the model does not say."""
-
-    name: str
-    dtype: np.dtype[np.generic] | None
-    shape: tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +62,10 @@ class Session:
         except Exception as error:
             raise _failure(error, f"{self.runtime} could not run the model") from error
         return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
+
+    def prepared(self, feed: Mapping[str, Array]) -> Callable[[], object]:
+        """What runs the model on one feed again and again, with nothing around it that takes time."""
+        return functools.partial(self.native.run, [port.name for port in self.outputs], dict(feed))
 
 
 def open_session(
@@ -149,8 +143,7 @@ def _options(threads: int | None) -> ort.SessionOptions:
 def _provider(runtime: str) -> Provider:
     found = provider_of(runtime) if runtime.startswith("onnxruntime:") else None
     if found is None or found.reason:
-        known = next((other.reason for other in discover() if other.name == runtime), "no such runtime is known")
-        raise _unavailable(runtime, found.reason if found else known)
+        raise unavailable(runtime)
     return found
 
 
@@ -182,11 +175,6 @@ def _ports(arguments: Sequence[ort.NodeArg]) -> tuple[Port, ...]:
         shape = tuple(d if isinstance(d, int | str) else None for d in argument.shape or ())
         ports.append(Port(argument.name, np.dtype(dtype) if dtype else None, shape))
     return tuple(ports)
-
-
-def _unavailable(runtime: str, reason: str) -> RuntimeUnavailable:
-    there = ", ".join(found.name for found in discover() if found.available)
-    return RuntimeUnavailable(f"{runtime} cannot be used on this host: {reason}.", hint=f"Here there is: {there}.")
 
 
 def _failure(error: Exception, what: str) -> RuntimeFailed | OutOfMemory:

@@ -6,6 +6,7 @@ Format: https://huggingface.co/docs/safetensors. Chance has no state to keep: se
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -88,6 +89,9 @@ def write(path: Path, header: Header, parts: dict[str, dict[str, Tensor]]) -> No
         path: The file; an older state in it is replaced.
         header: Where the training stands.
         parts: Tensors by part and name.
+
+    Raises:
+        OSError: There is no space for it.
     """
     tensors = {
         f"{part}/{name}": held.detach().cpu().contiguous()
@@ -95,7 +99,13 @@ def write(path: Path, header: Header, parts: dict[str, dict[str, Tensor]]) -> No
         for name, held in held_by.items()
     }
     partial = path.with_suffix(".part")
-    save_file(tensors, partial, {_HEADER: header.model_dump_json()})
+    try:
+        save_file(tensors, partial, {_HEADER: header.model_dump_json()})
+    except SafetensorError as error:
+        said = re.search(r"os error (\d+)", str(error))
+        if said is None:
+            raise
+        raise OSError(int(said[1]), os.strerror(int(said[1])), str(partial)) from error
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)

@@ -61,7 +61,7 @@ class Learner(nn.Module):
 
     def count(self) -> int:
         """Numbers of the graph that are trained."""
-        return sum(weight.numel() for _, weight in self.graph.trained())
+        return sum(weight.numel() for _, weight in self.graph.trained() if weight.requires_grad)
 
     def release(self, without: set[str]) -> None:
         """Train no further what no gradient reaches."""

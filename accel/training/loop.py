@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 
 from accel.errors import TrainingFailed
 from accel.report.training import EpochPoint, StopReason
-from accel.training import chance, checkpoint, optimizer_state
-from accel.training.averaging import Average
+from accel.training import chance, checkpoint
 from accel.training.batches import Batch
 from accel.training.checkpoint import Best, Checkpoint, Header
 from accel.training.compare_runs import reaches
@@ -19,7 +19,8 @@ from accel.training.judging import Judge, Judgement
 from accel.training.learner import State
 from accel.training.objective import as_tensors
 from accel.training.prefetch import prefetched
-from accel.training.schedules import Course, Scheduler
+from accel.training.schedules import Course
+from accel.training.step_state import StepState
 
 _TOLD_EVERY_S = 0.25
 _EPOCHS_COUNT_MORE = 10
@@ -54,18 +55,15 @@ class _Loop:
     def __init__(self, training: Fit, start: Checkpoint | None) -> None:
         self._fit, self._hooks, self._devices = training, training.hooks, training.devices
         self._learner, self._stream, self._judge = training.learner, training.stream, training.judge
-        settings, layout = training.settings, training.stream.layout
-        self._course = Course(layout.steps, settings.epochs)
-        native = training.optimizer.build(self._learner.groups(training.optimizer.weight_decay))
-        self._schedule: Scheduler = training.schedule.build(native, self._course)
-        self._native = native
-        fabric = self._devices.native
-        self._model, self._optimizer = fabric.setup(self._learner, native)
-        self._average = None if settings.ema_decay is None else Average(self._learner, settings.ema_decay)
+        self._course = Course(training.stream.layout.steps, training.settings.epochs)
+        self._state = StepState(training, self._course)
         self._best: State = {}
         self._head = Header(of=training.of) if start is None else start.header
         if start is not None:
-            self._restore(start)
+            checkpoint.check_same(start.header, training.of)
+            self._state.load(start)
+            self._best = start.part("best")
+            self._head = start.header.model_copy(update={"attempts": start.header.attempts + 1})
         self._check_together()
         self._before = self._head.seconds
         self._begun = self._mark = self._saved = self._told = self._hooks.clock()
@@ -88,7 +86,7 @@ class _Loop:
             self._save()
         if why == "cancelled" and self._head.rows and not self._improved:
             self._close_epoch(self._epochs, keep=False)
-        self._learner.load_weights(self._best or self._current())
+        self._learner.load_weights(self._best or self._state.current())
         self._learner.eval()
         self._learner.graph.mode.batch_norm = "hold"
         return Fitted(self._head, why)
@@ -137,8 +135,8 @@ class _Loop:
     def _backward(self, epoch: int, batch: Batch) -> float:
         devices = self._devices
         devices.seed(chance.key(self._fit.settings.seed, "layers", epoch, batch.number, devices.part.rank))
-        with devices.native.no_backward_sync(self._model, enabled=not batch.ends_step):
-            values = self._model(as_tensors(batch.feeds, devices.device))
+        with devices.native.no_backward_sync(self._state.model, enabled=not batch.ends_step), _short_of_memory():
+            values = self._state.model(as_tensors(batch.feeds, devices.device))
             loss = self._fit.aim.total(values, batch, devices.device)
             # Processes' gradients are averaged, so that each counts as if it were all of them.
             devices.native.backward(loss * (devices.part.of / batch.step_rows))
@@ -150,18 +148,11 @@ class _Loop:
         if not math.isfinite(total):
             raise self._diverged("The loss", epoch, batch.step)
         if settings.clip_norm is not None:
-            norm = self._devices.native.clip_gradients(
-                self._model, self._optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
-            )
+            norm = self._state.clip(settings.clip_norm)
             # A scaled loss may overflow: such a step is left out, and the scale made smaller.
-            if norm is not None and not bool(torch.isfinite(norm)) and settings.precision != "float16":
+            if not math.isfinite(norm) and settings.precision != "float16":
                 raise self._diverged("The norm of the gradients", epoch, batch.step)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._schedule.by_step.step()
-        hooks.after_step()
-        if self._average is not None:
-            self._average.update()
+        self._state.step(hooks.after_step)
         now = hooks.clock()
         self._head = head.model_copy(
             update={
@@ -202,13 +193,13 @@ class _Loop:
         self._learner.eval()
         self._learner.graph.mode.batch_norm = "hold"
         self._learner.even_out(self._devices.mean)
-        rate = float(self._native.param_groups[0]["lr"])
+        rate = self._state.learning_rate
         judgement, better = None, False
         if judge is not None:
             self._hooks.tell("judging", head.epoch, settings.epochs, f"epoch {epochs:g}")
             judgement, better = self._judged(judge, epochs)
-        if self._schedule.by_epoch is not None and judgement is not None and epochs:
-            self._schedule.by_epoch.step(judgement.loss)
+        if judgement is not None and epochs:
+            self._state.end_epoch(judgement.loss)
         point = EpochPoint(
             epochs=epochs,
             seconds=self._seconds(),
@@ -234,8 +225,8 @@ class _Loop:
 
     def _judged(self, judge: Judge, epochs: float) -> tuple[Judgement, bool]:
         """How good the weights are, or their mean where there is one; the best are kept."""
-        own = None if self._average is None else self._learner.weights()
-        self._learner.load_weights(self._current())
+        own = None if self._state.average is None else self._learner.weights()
+        self._learner.load_weights(self._state.current())
         found = judge.judge(self._learner, self._devices.device, self._devices.gather)
         if not math.isfinite(found.loss):
             raise self._diverged("The validation loss", self._head.epoch, self._head.step)
@@ -281,7 +272,7 @@ class _Loop:
 
     def _diverged(self, what: str, epoch: int, step: int) -> Diverged:
         """The error of a loss that is no number; the best weights are put back and kept."""
-        rate, best = float(self._native.param_groups[0]["lr"]), self._head.best
+        rate, best = self._state.learning_rate, self._head.best
         kept = "No weights were better than those at the beginning."
         if self._improved and best is not None:
             self._learner.load_weights(self._best)
@@ -302,47 +293,14 @@ class _Loop:
     def _seconds(self) -> float:
         return self._before + (self._hooks.clock() - self._begun)
 
-    def _current(self) -> State:
-        """The weights as they are, or their mean where there is one."""
-        return self._learner.weights() if self._average is None or not self._average.begun else self._average.weights()
-
     def _save(self) -> None:
         saving = self._fit.saving
         self._saved = self._hooks.clock()
         if saving is None or not self._devices.tells:
             return
-        said, tensors = optimizer_state.taken(self._native)
-        parts = {"weights": self._learner.whole(), "optimizer": tensors, "best": self._best}
-        if self._average is not None:
-            parts["average"] = self._average.state()
-        schedule = [self._schedule.by_step.state_dict()]
-        if self._schedule.by_epoch is not None:
-            schedule.append(self._schedule.by_epoch.state_dict())
-        self._head = self._head.model_copy(
-            update={
-                "seconds": self._seconds(),
-                "optimizer": said,
-                "schedule": json.dumps(schedule),
-                "scaler": json.dumps(self._devices.native.strategy.precision.state_dict()),
-            }
-        )
-        checkpoint.write(saving.path, self._head, parts)
+        self._head = self._head.model_copy(update={"seconds": self._seconds()})
+        self._state.write(saving.path, self._head, self._best)
         self._hooks.on_checkpoint(saving.path)
-
-    def _restore(self, start: Checkpoint) -> None:
-        head = start.header
-        checkpoint.check_same(head, self._fit.of)
-        self._learner.load_whole(start.part("weights"))
-        self._best = start.part("best")
-        if self._average is not None:
-            self._average.load(start.part("average"))
-        optimizer_state.put_back(self._native, head.optimizer, start.part("optimizer"))
-        first, *others = json.loads(head.schedule)
-        self._schedule.by_step.load_state_dict(first)
-        if self._schedule.by_epoch is not None:
-            self._schedule.by_epoch.load_state_dict(others[0])
-        self._devices.native.strategy.precision.load_state_dict(json.loads(head.scaler))
-        self._head = head.model_copy(update={"attempts": head.attempts + 1})
 
     def _check_together(self) -> None:
         """Refuse to go on where processes begin at different steps, as hosts whose checkpoints differ.
@@ -357,6 +315,17 @@ class _Loop:
                 f"The processes would go on from different states: {said}.",
                 hint="Give every host the same checkpoint, or none.",
             )
+
+
+@contextlib.contextmanager
+def _short_of_memory() -> Iterator[None]:
+    """PyTorch says it in words alone when a processor has no memory left."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def _beats(judge: Judge, found: Judgement, before: Best | None, by: float) -> bool:

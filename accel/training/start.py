@@ -21,7 +21,8 @@ from accel.graph.torch_graph.executable import executable
 from accel.graph.torch_graph.graph import TorchGraph, layers
 from accel.graph.torch_graph.parameters import Candidate
 from accel.request.training import TrainRequest
-from accel.runtimes.onnxruntime import Port, open_session
+from accel.runtimes.onnxruntime import open_session
+from accel.runtimes.sessions import Port
 from accel.training.heads import Head, checked, head_of
 from accel.training.input_shapes import InputShape
 from accel.training.losses import Task

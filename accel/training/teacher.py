@@ -20,7 +20,8 @@ from accel.graph.observe import Probe, observe
 from accel.graph.torch_graph.executable import executable
 from accel.graph.torch_graph.graph import TorchGraph, nothing
 from accel.graph.torch_graph.node import Value
-from accel.runtimes.onnxruntime import Port, open_session
+from accel.runtimes.onnxruntime import open_session
+from accel.runtimes.sessions import Port
 from accel.training.batches import Array
 from accel.training.heads import Head, checked, head_of
 from accel.training.judging import as_array

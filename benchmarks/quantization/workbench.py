@@ -101,7 +101,11 @@ class Workbench:
     @cached_property
     def runtimes(self) -> list[str]:
         """Names of the runtimes that this host has, and OpenVINO where the peers' interpreter has its own package."""
-        found = [runtime["name"] for runtime in self.host["runtimes"] if runtime["available"]]
+        found = [
+            runtime["name"]
+            for runtime in self.host["runtimes"]
+            if runtime["available"] and not runtime["name"].startswith("torch:")  # which no peer is measured on
+        ]
         command = [str(self._peers), "-c", "import openvino"]
         return (
             [*found, OPENVINO] if subprocess.run(command, check=False, capture_output=True).returncode == 0 else found

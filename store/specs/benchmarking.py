@@ -19,7 +19,11 @@ class BenchmarkSpec(Spec):
     model_ids: ModelIds
     baseline_id: UUID | None = Field(None, description="One of model_ids; the first if left out.")
     runtimes: Annotated[tuple[RuntimeName, ...], EachOnce] | None = Field(
-        None, min_length=1, max_length=8, description="Every runtime of the worker if left out."
+        None,
+        min_length=1,
+        max_length=8,
+        description="Every runtime of the worker that is ONNX Runtime's if left out; those of PyTorch are measured where they are "
+        "named.",
     )
     batch_sizes: Annotated[tuple[Annotated[Count, Field(ge=1, le=4096)], ...], EachOnce] = Field(
         (1,), min_length=1, max_length=8

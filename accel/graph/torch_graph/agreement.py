@@ -134,17 +134,14 @@ def _compared_by_node(
         TrainingFailed: A node differs beyond tolerance, or they cannot be compared one by one.
     """
     said = f"PyTorch and ONNX Runtime do not agree: {worst}."
-    hint = (
-        "The fault is not in the model: report the operator with its attributes. Techniques that do not train still work on "
-        "this model."
-    )
     try:
         suspect = _suspect(graph, model, feeds, workspace)
     except (RuntimeFailed, TrainingFailed) as error:
         raise TrainingFailed(
-            f"{said} At which node it begins could not be found: {error.message}", hint=hint
+            f"{said} At which node it begins could not be found: {error.message}", hint=_HINT
         ) from error
     if suspect.difference.is_too_large:
+        hint = _SATURATES if suspect.node.op_type in _INTEGER else _HINT
         raise TrainingFailed(f"{said} It begins at {suspect}: {suspect.difference}.", hint=hint)
     return suspect.difference
 
@@ -173,7 +170,8 @@ def _suspect(graph: TorchGraph, model: ir.Model, feeds: Mapping[str, Array], wor
     for node in model.graph:
         for value in node.outputs:
             name = value.name or ""
-            if name not in expected or node.op_type == "Constant":
+            # A QuantizeLinear that is run as one with its DequantizeLinear gives nothing of its own.
+            if name not in expected or name not in found or node.op_type == "Constant":
                 continue
             suspect = _Suspect(node, _own_difference(node, value, expected[name], found))
             if not suspect.difference.is_too_large:
@@ -185,6 +183,9 @@ def _suspect(graph: TorchGraph, model: ir.Model, feeds: Mapping[str, Array], wor
             inside = with_branch(model, name, taken=bool(condition))
             deeper = _suspect(TorchGraph(inside, nothing), inside, feeds, workspace)
             return deeper if deeper.difference.is_too_large else suspect
+    unseen = [name for name in wanted if name not in expected]
+    if unseen or not suspects:
+        raise TrainingFailed(f"{unseen[0] if unseen else 'nothing'!r} is no tensor that could be compared.")
     return max(suspects, key=lambda one: _severity(one.difference))
 
 
@@ -209,6 +210,8 @@ def _own_difference(node: ir.Node, value: ir.Value, expected: Array, found: Mapp
 
 def _expected(model: ir.Model, names: Sequence[str], feeds: Mapping[str, Array], workspace: Path) -> dict[str, Array]:
     """Values of a graph in ONNX Runtime by name, without those that are no tensors."""
+    if not names:
+        return {}
     ready, asked = model, list(names)
     inner = set(names) - {value.name for value in model.graph.outputs}
     if inner or any(value.dtype in _LACKING for value in model.graph.outputs):

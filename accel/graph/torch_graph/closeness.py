@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from torch import Tensor
 
+from accel.graph.torch_graph.dtypes import to_array
 from accel.graph.torch_graph.node import Value
 
 Array = npt.NDArray[np.generic]
@@ -56,7 +57,7 @@ def apart(expected: Array, found: Value) -> float:
         Of integers and booleans the share of the elements that differ; infinite where shapes differ, or one of two numbers is
         not finite.
     """
-    values = _array(found)
+    values = to_array(found) if isinstance(found, Tensor) else None
     if values is None or values.shape != expected.shape:
         return np.inf
     if not expected.size:
@@ -77,7 +78,7 @@ def rounded_apart(expected: Array, found: Value, step: float) -> float:
     Returns:
         Infinite where shapes differ, or two results differ by more than a step.
     """
-    values = _array(found)
+    values = to_array(found) if isinstance(found, Tensor) else None
     if values is None or values.shape != expected.shape:
         return np.inf
     difference = np.abs(_wide(expected) - _wide(values))
@@ -88,13 +89,3 @@ def rounded_apart(expected: Array, found: Value, step: float) -> float:
 
 def _wide(array: Array) -> npt.NDArray[np.float64 | np.complex128]:
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
-def _array(value: Value) -> Array | None:
-    """A tensor as NumPy holds it, small floats as float32; None of what is no tensor."""
-    if not isinstance(value, Tensor):
-        return None
-    tensor = value.detach().cpu()
-    small = tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4  # noqa: PLR2004  (bytes)
-    found: Array = (tensor.float() if small else tensor).numpy()
-    return found

@@ -59,6 +59,14 @@ def to_torch(constant: ir.TensorProtocol) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
+def to_array(tensor: Tensor) -> np.ndarray:
+    """A tensor as NumPy holds it; floats of types that NumPy does not know as float32."""
+    plain = tensor.detach().cpu()
+    unknown = plain.dtype == torch.bfloat16 or (plain.dtype.is_floating_point and plain.dtype.itemsize == 1)
+    array: np.ndarray = (plain.float() if unknown else plain).numpy()
+    return array
+
+
 def to_constant(tensor: Tensor, dtype: ir.DataType, name: str | None) -> ir.TensorProtocol:
     """A tensor as a constant of the graph, of the type that it has there."""
     plain = tensor.detach().cpu().contiguous()

@@ -8,7 +8,7 @@ its division by the scale is a last digit off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,12 +120,40 @@ def through(x: Tensor, rounding: Rounding) -> Tensor:
 
 def _rounded(x: Tensor, step: Tensor, low: Limit, high: Limit) -> Tensor:
     """Rounded to steps between limits. Clamping before the zero point would be added gives the same integers."""
-    if step.ndim == 0 and not isinstance(low, Tensor) and x.numel() > _CACHED and x.is_contiguous() and not x.is_cuda:
+    if step.ndim == 0 and not isinstance(low, Tensor) and _is_large(x):
         y = torch.empty_like(x)
-        for source, goal in zip(torch.split(x.view(-1), _CACHED), torch.split(y.view(-1), _CACHED), strict=True):
+        for source, goal in _pieces(x, y):
             torch.div(source, step, out=goal).round_().clamp_(low, high).mul_(step)
         return y
     return torch.div(x, step).round_().clamp_(low, high).mul_(step)
+
+
+def _by_step(x: Tensor, y: Tensor, gradient: Tensor, inside: Tensor, step: Tensor) -> Tensor:
+    """The gradient to the scale: y - x in steps where x is inside the limits, and the limit, which is y, where it is not.
+
+    Args:
+        x: What was rounded.
+        y: What it became.
+        gradient: To ``y``.
+        inside: The gradient where x is inside the limits, or else 0.
+        step: The scale, of the shape that its gradient is to have.
+    """
+    if step.ndim == 0 and all(_is_large(part) for part in (x, y, gradient, inside)):
+        sums = [
+            torch.mul(towards, made).addcmul_(kept, given, value=-1).sum()
+            for given, made, towards, kept in _pieces(x, y, gradient, inside)
+        ]
+        return torch.stack(sums).sum() / step
+    return (gradient * y).addcmul_(inside, x, value=-1).sum_to_size(step.shape) / step
+
+
+def _is_large(x: Tensor) -> bool:
+    """Whether it is better worked on in pieces, each of which stays in the cache from one kernel to the next."""
+    return x.numel() > _CACHED and x.is_contiguous() and not x.is_cuda
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(tensor.view(-1), _CACHED) for tensor in tensors), strict=True)
 
 
 class _FakeQuantize(Function):
@@ -147,9 +175,7 @@ class _FakeQuantize(Function):
             inside = torch.where((x >= least) & (x <= greatest), gradient, 0)
         if y is None:
             return inside, None, None, None
-        # By the scale: (y - x) / scale inside the limits, the limit itself outside, which is y / scale.
-        change = torch.addcmul(gradient * y, inside, x, value=-1)
-        return inside if ctx.needs_input_grad[0] else None, change.sum_to_size(step.shape) / step, None, None
+        return inside if ctx.needs_input_grad[0] else None, _by_step(x, y, gradient, inside, step), None, None
 
 
 class _Through(Function):

@@ -45,6 +45,9 @@ _SLOTS: dict[str, dict[int, Role]] = {
     "QuantizeLinear": {1: "scale"},
     "DequantizeLinear": {1: "scale"},
     "Attention": {1: "weight", 2: "bias"},
+    "MultiHeadAttention": {3: "bias"},
+    "MatMulNBits": {2: "scale", 5: "bias"},
+    "DynamicQuantizeMatMul": {4: "bias"},
 }
 _ELEMENTWISE: dict[str, Role] = {"Add": "bias", "Sub": "bias", "Mul": "normalization", "Div": "normalization"}
 """Behind layers these add a bias or scale channels; of one number they belong to a formula."""

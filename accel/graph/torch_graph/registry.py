@@ -59,7 +59,7 @@ def build(node: Node) -> Run:
     place = bisect_right([since for since, _ in known], node.version) - 1
     if place < 0:
         version = f" of version {node.version}" if known else ""
-        raise unsupported(node, f"the operator{version} is not among those that can be differentiated")
+        raise unsupported(node, f"the operator{version} is not among those that are covered")
     try:
         return known[place][1](node)
     except TypeError as error:  # an element type that PyTorch does not have
@@ -69,7 +69,7 @@ def build(node: Node) -> Run:
 def unsupported(node: Node, why: str) -> UnsupportedOperator:
     """The error for a node that cannot be run in PyTorch."""
     return UnsupportedOperator(
-        f"The node {node.name!r} ({node.operator}) cannot be trained: {why}.",
+        f"The node {node.name!r} ({node.operator}) cannot be run in PyTorch: {why}.",
         hint="Techniques that do not train still work on this model: quantize_static, quantize_dynamic, quantize_weights, "
         "convert_float16 and others of GET /v1/techniques.",
     )

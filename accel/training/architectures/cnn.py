@@ -24,7 +24,10 @@ class Cnn(ImageArchitecture):
     architecture: Literal["cnn"] = "cnn"
 
     channels: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
-        (32, 64, 128), min_length=1, max_length=8, description="Channels of each stage."
+        (16, 64, 128),
+        min_length=1,
+        max_length=8,
+        description="Channels of each stage. The first one is computed at full size, and takes most of the time.",
     )
     convolutions: int = Field(1, ge=1, le=8, description="Convolutions of each stage.")
     kernel: int = Field(3, ge=1, le=15, description="Height and width of the convolutions; odd.")

@@ -27,7 +27,7 @@ from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.data.steps import apply_step, resize
 from accel.errors import BindingMismatch, RuntimeFailed
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 F32 = np.dtype(np.float32)
 IMAGE = Port("image", F32, ("batch", 1, 4, 4))

@@ -18,7 +18,7 @@ from accel.data.damage import Damage, Facts, spatial
 from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.errors import BindingMismatch
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 OUTPUT = Port("y", np.dtype(np.float32), ("n", 4))
 IMAGES: tuple[CorruptionName, ...] = ("gaussian_noise", "blur", "brightness", "occlusion")

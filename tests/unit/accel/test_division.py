@@ -14,7 +14,7 @@ from accel.data.dataset import Dataset, open_dataset
 from accel.data.division import Division, divide
 from accel.data.spec import DatasetSpec
 from accel.errors import BadDataset
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 
 INPUT = Port("x", np.dtype(np.float32), ("n", 1))
 OUTPUT = Port("y", np.dtype(np.float32), ("n", 2))

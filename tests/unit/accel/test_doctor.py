@@ -18,7 +18,7 @@ from accel.data.doctor import examine
 from accel.data.preprocessing import compare_answers
 from accel.data.spec import DatasetSpec
 from accel.report.quantization import Finding, Settling
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 from tests.models import _value, assemble
 
 NODE = helper.make_node

@@ -7,19 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 from pydantic import TypeAdapter
 
+from accel.benchmark.run import benchmark, usable
 from accel.child import call
-from accel.report import HostSummary
-from accel.request import DescribeHostRequest
-from accel.runtimes.discover import discover
+from accel.errors import RuntimeUnavailable
+from accel.report import BenchmarkReport, HostSummary
+from accel.request import BenchmarkRequest, DescribeHostRequest, ModelFile
+from accel.runtimes import torch as pytorch
+from accel.runtimes.discover import discover, measured_unasked
 from accel.runtimes.names import RuntimeName, device_queue, runtime_of
-from accel.runtimes.onnxruntime import can_run
 from accel.runtimes.plugins import GROUP, SETTING, configured, folders, plugins
 from accel.runtimes.providers import Provider, provider_of, providers
+from accel.runtimes.sessions import can_run, open_session
 from tests import models
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -135,10 +141,91 @@ def test_nothing_that_computes_elsewhere_is_a_runtime_of_this_host() -> None:
     assert "onnxruntime:azure" not in {runtime.name for runtime in discover()}
 
 
-def test_pytorch_is_listed_as_not_yet_there() -> None:
-    (found,) = (runtime for runtime in discover() if runtime.name.startswith("torch"))
-    assert not found.available
-    assert "PyTorch" in found.reason
+def test_pytorch_is_found_without_being_imported() -> None:
+    program = (
+        "import sys; from accel.runtimes.discover import discover;"
+        "print(*[found.name for found in discover() if found.available], 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *available, imported = run.stdout.split()
+    assert "torch:cpu" in available
+    assert imported == "False"
+
+
+def test_cuda_is_there_where_pytorch_and_the_host_have_it() -> None:
+    torch = pytest.importorskip("torch")
+    (found,) = (runtime for runtime in discover() if runtime.name == "torch:cuda")
+    assert found.available == torch.cuda.is_available()
+    assert found.available or "CUDA" in found.reason or "GPU" in found.reason
+
+
+def test_nothing_is_compiled_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {runtime.name: runtime for runtime in discover()}
+    assert found["torch:cpu"].available
+    assert not found["torch:cpu_compiled"].available
+    assert "C++ compiler" in found["torch:cpu_compiled"].reason
+    assert can_run(tmp_path / "m.onnx", "torch:cpu_compiled").startswith("torch:cpu_compiled cannot be used")
+
+
+def test_pytorch_is_measured_only_where_it_is_named() -> None:
+    assert usable(None) == list(measured_unasked())
+    assert not [name for name in measured_unasked() if name.startswith("torch")]
+    assert usable(("torch:cpu",)) == ["torch:cpu"]
+    with pytest.raises(RuntimeUnavailable, match="torch:npu"):
+        usable(("torch:cpu", "torch:npu"))
+
+
+def test_pytorch_is_measured_beside_onnx_runtime(tmp_path: Path) -> None:
+    model = ModelFile(model_id="m", path=models.save(models.convnet(), tmp_path / "m.onnx"))
+    request = BenchmarkRequest(
+        workspace=tmp_path,
+        models=(model,),
+        baseline_id="m",
+        runtimes=("onnxruntime:cpu", "torch:cpu"),
+        starts=1,
+        rounds=2,
+        seconds_per_round=0.01,
+    )
+    report = benchmark(request, lambda *_: None).report
+    assert isinstance(report, BenchmarkReport)
+    (first, second) = report.measurements
+    assert (first.error, second.error) == (None, None)
+    assert second.runtime == "torch:cpu"
+    assert second.latency_ms is not None
+    assert second.speedup_over_reference is not None
+    assert second.profile is None  # it has no profiler
+    assert first.profile is not None
+
+
+def test_threads_of_pytorch_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    import torch
+
+    path, before = models.save(models.convnet(), tmp_path / "m.onnx"), torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            pytorch.open_session(path, "torch:cpu", threads=threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_operator_that_pytorch_lacks_is_an_answer(tmp_path: Path) -> None:
+    node = helper.make_node("StringConcat", ["text", "text"], ["twice"], "join")
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.STRING, ["n"]) for name in ("text", "twice")]
+    path = models.save(models.assemble([node], ports[:1], ports[1:], opset=20), tmp_path / "m.onnx")
+    assert can_run(path, "onnxruntime:cpu") == ""
+    said = can_run(path, "torch:cpu")
+    assert said.startswith("torch:cpu could not load the model: The node 'join' (StringConcat)")
+
+
+def test_what_must_not_be_written_to_is_taken_all_the_same(tmp_path: Path) -> None:
+    session = open_session(models.save(models.convnet(), tmp_path / "m.onnx"), "torch:cpu")
+    feed = models.inputs_of(models.convnet())
+    expected = session.run(feed)["scores"]
+    image = feed["image"][::-1]
+    image.flags.writeable = False
+    np.testing.assert_allclose(session.run({"image": image})["scores"], expected[::-1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_setting_reaches_the_confined_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +247,8 @@ def test_whether_a_model_runs_is_an_answer_and_no_error(tmp_path: Path) -> None:
     text.write_text("no model")
     assert "onnxruntime:cpu could not load the model" in can_run(text, "onnxruntime:cpu")
     assert "no such runtime" in can_run(path, "onnxruntime:nothing")
-    assert "torch:cpu cannot be used" in can_run(path, "torch:cpu")
+    assert "torch:cpu could not load the model" in can_run(text, "torch:cpu")
+    assert "torch:nothing cannot be used" in can_run(path, "torch:nothing")
 
 
 def test_the_processor_alone_loads_no_plug_in(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from accel.data.binding import Binding
 from accel.evaluation.contract import Contract, Verdict
 from accel.report import (
     AgainstBaseline,
     BenchmarkReport,
+    EpochPoint,
     Estimate,
     EvaluatedModel,
     EvaluateReport,
@@ -22,6 +24,7 @@ from accel.report import (
     Robustness,
     ServerResult,
     SpeedFinding,
+    TrainReport,
 )
 from client.reports import readable
 from client.values import Job, Progress
@@ -129,6 +132,30 @@ def test_a_preflight_says_what_to_expect() -> None:
     )
     text = shown(report)
     for part in ("90%", "2.50x [1.80, 3.20]", "4.00 to 1.00 MB", "2 LSTM", "Do it.", "It fails.", "no kernel"):
+        assert part in text, part
+
+
+def test_a_training_is_shown_epoch_by_epoch() -> None:
+    start = EpochPoint(
+        epochs=0,
+        seconds=0.1,
+        train_loss=None,
+        validation_loss=2.3,
+        metric=0.1,
+        learning_rate=0.01,
+        samples_per_second=None,
+    )
+    end = start.model_copy(
+        update={"epochs": 1.0, "train_loss": 0.5, "metric": 0.8125, "samples_per_second": 1234.0, "best": True}
+    )
+    report = TrainReport(
+        model_id="new", task="classification", binding=Binding(), trained_on="train", validated_on="validation", train_rows=900,
+        validation_rows=100, parameters_trained=5432, curve=(start, end), best_epochs=1.0, stopped_because="epochs", epochs=1.0,
+        steps=9, seconds=2.0, samples_per_second=1234.0, metric="accuracy", value=Estimate(value=0.8125, low=0.75, high=0.875),
+        size_bytes=10, peak_memory_bytes=10, processes=1, attempts=1, settings={}, environment=ENVIRONMENT, notes=("Slow.",),
+    )  # fmt: skip
+    text = shown(report)
+    for part in ("5,432 parameters", "81.25% [75.00, 87.50]", "ended by epochs", "1 *", "0.5000", "1,234", "Slow."):
         assert part in text, part
 
 

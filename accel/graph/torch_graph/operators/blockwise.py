@@ -7,17 +7,24 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (as everybody calls it)
 
 from accel.graph.torch_graph.dtypes import FLOATS
+from accel.graph.torch_graph.fake_quantization import through
 from accel.graph.torch_graph.node import Node
 from accel.graph.torch_graph.registry import Run, operator, unsupported
 
 _BYTE = 8
+_INTEGER_LEVEL = 4
+"""The ``accuracy_level`` of integer kernels."""
+_STEPS = 127
+_FEWEST, _BLOCKS_OF_FEWEST = 2, (32, 64, 128)
+"""Bits for which ONNX Runtime has them for some blocks alone."""
 
 
 @operator("MatMulNBits", domain="com.microsoft")
 def matmul_nbits(node: Node) -> Run:
     """The product of a matrix of floats with a packed one, [outputs, blocks, bytes], whose blocks run along the inputs.
 
-    It is computed in floats: the rounding of the first matrix that ``accuracy_level`` permits is not done.
+    An ``accuracy_level`` of 4 permits to round the first matrix to eight bits, as ONNX Runtime does where it has a kernel for
+    that. The rounding is computed here, too, and a gradient passes it.
     """
     bits, columns, rows, block = node.int("bits", 4), node.int("K", 0), node.int("N", 0), node.int("block_size", 0)
     if _BYTE % bits:
@@ -26,6 +33,7 @@ def matmul_nbits(node: Node) -> Run:
         raise unsupported(node, "its weight is packed for one processor alone")
     if node.inputs > 4 and node.native.inputs[4] is not None:  # noqa: PLR2004  (g_idx)
         raise unsupported(node, "its blocks are not in order (g_idx)")
+    rounds = node.int("accuracy_level", 0) == _INTEGER_LEVEL and (bits > _FEWEST or block in _BLOCKS_OF_FEWEST)
     kept = _Kept()
 
     def weight(packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
@@ -52,7 +60,8 @@ def matmul_nbits(node: Node) -> Run:
         matrix = kept.read(packed, scales, zeros)
         if matrix is None:
             matrix = kept.keep(weight(packed, scales, zeros), packed, scales, zeros)
-        return F.linear(a, matrix, bias)
+        exact = zeros is not None and zeros.dtype in FLOATS
+        return F.linear(_rounded(a, block) if rounds and not exact else a, matrix, bias)
 
     return run
 
@@ -76,6 +85,15 @@ class _Kept:
         if not any(source is not None and source.requires_grad for source in sources) and not matrix.is_inference():
             self._sources, self._matrix = sources, matrix
         return matrix
+
+
+def _rounded(a: Tensor, block: int) -> Tensor:
+    """Each block of the last axis rounded to 127 steps up to its greatest magnitude."""
+    columns = a.shape[-1]
+    blocks = F.pad(a, [0, -columns % block]).unfold(-1, block, block)
+    greatest = blocks.detach().abs().amax(-1, keepdim=True)
+    greatest = torch.where(greatest > 0, greatest, 1)
+    return (through(blocks * (_STEPS / greatest), torch.round) * (greatest / _STEPS)).flatten(-2)[..., :columns]
 
 
 def _unpacked(packed: Tensor, bits: int) -> Tensor:

@@ -71,6 +71,4 @@ def counted(places: Tensor, x: Tensor, axis: int) -> Tensor:
     """
     if places.dtype != torch.int64 or places.device != x.device:
         places = places.to(x.device, torch.int64)
-    if places.numel() and int(places.min()) < 0:
-        return torch.where(places < 0, places + x.shape[axis], places)
-    return places
+    return torch.where(places < 0, places + x.shape[axis], places)  # looking first would wait for another device

@@ -109,6 +109,7 @@ def dynamic_quantize_lstm(node: Node) -> Run:
     """LSTM whose weights are integers, and whose input and state are quantized for each product with them.
 
     Weights are [directions, inputs, gates * hidden]; scales and zero points [directions] or [directions, gates * hidden].
+    Of sequences of different lengths ONNX Runtime takes another range for the state: results differ by about one of its steps.
     """
     layer, coupled = recurrence_of(node, ("Sigmoid", "Tanh", "Tanh")), bool(node.int("input_forget", 0))
 

@@ -165,7 +165,7 @@ def test_constants_by_attributes(attributes: dict[str, Any], expected: torch.Ten
 
 
 def test_a_text_is_refused() -> None:
-    with pytest.raises(UnsupportedOperator, match=r"The node 'node' \(Constant\) cannot be trained"):
+    with pytest.raises(UnsupportedOperator, match=r"The node 'node' \(Constant\) cannot be run in PyTorch"):
         run("Constant", [], value_string="text")
 
 

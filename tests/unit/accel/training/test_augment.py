@@ -11,7 +11,7 @@ from accel.data.bind import Bound, bind
 from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.errors import BindingMismatch
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 from accel.training.augment import Augmenter
 from accel.training.augmentation import AnyAugmentation, Crop, Cutout, Flip, Mixup, Noise, Shift
 

@@ -16,7 +16,7 @@ from accel.data.bind import Bound, bind
 from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.errors import TrainingFailed
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 from accel.training.augment import Augmenter
 from accel.training.augmentation import AnyAugmentation, Mixup, Noise
 from accel.training.batches import Batch, Layout, Part, Stream

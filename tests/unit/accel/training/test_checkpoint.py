@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from accel.training import checkpoint
 from accel.training.checkpoint import Best, Header
 from tests.trainings import assembled, classes, normalized, request
 
+ROOT = Path(__file__).parents[4]
 OF = {"model": "abc", "settings": "{}"}
 
 
@@ -46,6 +49,32 @@ def test_no_half_of_a_state_is_ever_seen(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space"):
         checkpoint.write(path, Header(of=OF, epoch=2), {})
     assert path.read_bytes() == before
+
+
+FULL = """
+import errno, resource, signal, sys, torch
+import subprocess
+import sys
+from pathlib import Path
+from accel.training import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    checkpoint.write(Path(sys.argv[1]), checkpoint.Header(of={}), {"weights": {"w": torch.ones(1000)}})
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "c.safetensors")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert answer.stdout.strip() == "EFBIG", answer.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no state", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

@@ -16,7 +16,7 @@ from accel.data.bind import Bound, bind
 from accel.data.dataset import open_dataset
 from accel.data.spec import DatasetSpec
 from accel.errors import BadDataset, BindingMismatch, LabelsOutOfRange, TrainingFailed
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 from accel.training.batches import Batch, Blend
 from accel.training.heads import Head, checked, head_of
 from accel.training.losses import (

@@ -12,7 +12,7 @@ from accel.data.binding import Binding
 from accel.data.dataset import Dataset, open_dataset
 from accel.data.spec import DatasetSpec
 from accel.errors import BadDataset
-from accel.runtimes.onnxruntime import Port
+from accel.runtimes.sessions import Port
 from accel.training.parts import Parts, divide
 from accel.training.settings import TrainingSettings
 
