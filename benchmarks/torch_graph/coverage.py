@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from quantization.table import Goal, Section
@@ -13,17 +14,19 @@ _MISSING = "not covered: "
 
 def measure(section: Section) -> None:
     """Fill the section."""
-    section.begin("Conformance", ("not covered", "tests"), "ONNX's backend tests of nodes, and of models of a few of them.")
+    section.begin(
+        "Conformance", ("not covered", "tests"), "ONNX's backend tests of nodes, and of models of a few of them."
+    )
     passed, missing, failed = 0, Counter[str](), []
     for case in cases():
         said = check(case)
         if not said:
             passed += 1
         elif said.startswith(_MISSING):
-            missing[said.removeprefix(_MISSING)] += 1
+            missing[_reason(said.removeprefix(_MISSING))] += 1
         else:
             failed.append(f"{case.name}: {said}")
-    section.rows += [(why, count) for why, count in _by_reason(missing).most_common()]
+    section.rows += [(why, count) for why, count in missing.most_common()]
     section.remarks += [f"failed: {said}" for said in failed]
     section.figures = {"passed": passed, "failed": len(failed), "not covered": missing.total()}
     tried = passed + len(failed)
@@ -37,10 +40,6 @@ def measure(section: Section) -> None:
     )
 
 
-def _by_reason(missing: Counter[str]) -> Counter[str]:
-    """Counts by operator; names of nodes differ from test to test."""
-    found: Counter[str] = Counter()
-    for said, count in missing.items():
-        _, bracket, rest = said.partition("(")
-        found[rest.partition(".")[0] if not bracket else "(".join(("operator ", rest)).rstrip(".") if rest else said] += count
-    return found
+def _reason(said: str) -> str:
+    """Operator and reason, without the name of the node."""
+    return re.sub(r"^The node '.*' \((.+?)\) cannot be run in PyTorch", r"\1", said).rstrip(".")

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantization.table import Goal, Section
-from torch_graph.gradients import Gradients, gradients_of
-from torch_graph.rows import rows_of
 
 from accel.errors import AccelError
 from accel.graph.load import load
 from accel.graph.torch_graph.agreement import prove
 from accel.graph.torch_graph.executable import executable
 from accel.graph.torch_graph.graph import TorchGraph
+from torch_graph.gradients import Gradients, gradients_of
+from torch_graph.rows import rows_of
 
 _FORWARD = 1e-4
 _BACKWARD = 1e-4
@@ -67,7 +67,11 @@ def _forward(path: Path, data: Path) -> tuple[int, float, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         found = prove(graph, model, rows_of(path, data), Path(folder))
     share = max((one.share for one in found.outputs), default=float("inf"))
-    return sum(1 for _ in model.graph.all_nodes()), share, [f"{path.name}: {found.describe()}"] if found.node is not None else []
+    return (
+        sum(1 for _ in model.graph.all_nodes()),
+        share,
+        [f"{path.name}: {found.describe()}"] if found.node is not None else [],
+    )
 
 
 def _cells(found: Gradients) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 from torch import Tensor
-from torch_graph.doubles import in_doubles
-from torch_graph.rows import Rows
 
 from accel.graph.torch_graph.dtypes import to_torch
 from accel.graph.torch_graph.executable import executable
 from accel.graph.torch_graph.graph import TorchGraph
+from torch_graph.doubles import in_doubles
+from torch_graph.rows import Rows
 
 _SAMPLE = 12
 """Weights that are looked at in a model, spread over all of them."""
@@ -70,10 +70,10 @@ def _loss(graph: TorchGraph, feeds: Mapping[str, Tensor]) -> Tensor:
 def _from_difference(graph: TorchGraph, feeds: Mapping[str, Tensor], weight: Tensor, gradient: Tensor) -> float:
     """The distance of a directional derivative to the central difference, as a share.
 
-    The direction is half of the gradient's own and half random, so that the derivative is not small beside what is rounded.
+    The direction is the gradient's own and half as much of a random one, so that the derivative is not small beside what is rounded.
     """
     random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=weight.dtype)
-    direction = gradient / gradient.norm() + random / random.norm()
+    direction = gradient / gradient.norm() + 0.5 * random / random.norm()
     step = _STEP * max(float(weight.detach().abs().max()), _STEP) / float(direction.abs().max())
     with torch.no_grad():
         start = weight.clone()

@@ -155,7 +155,7 @@ def test_a_training_is_shown_epoch_by_epoch() -> None:
         size_bytes=10, peak_memory_bytes=10, processes=1, attempts=1, settings={}, environment=ENVIRONMENT, notes=("Slow.",),
     )  # fmt: skip
     text = shown(report)
-    for part in ("5,432 parameters", "81.25% [75.00, 87.50]", "ended by epochs", "1 *", "0.5000", "1,234", "Slow."):
+    for part in ("5,432 parameters", "81.25% [75.00%, 87.50%]", "ended by epochs", "1 *", "0.5000", "1,234", "Slow."):
         assert part in text, part
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from accel.compress import compress
 from accel.errors import (
     AccelError,
     BadDataset,
@@ -18,6 +19,7 @@ from accel.errors import (
     RuntimeUnavailable,
     TrainingFailed,
 )
+from accel.request import CompressRequest
 from accel.request.training import TrainRequest
 from accel.training.checkpoint import read
 from accel.training.fit import Diverged
@@ -319,3 +321,40 @@ def test_a_request_has_one_beginning(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"give either|belong together|needs a checkpoint|must be the same"):
             TrainRequest.model_validate(good | wrong)
+
+
+def test_a_quantized_model_is_trained_as_the_floats_behind_its_integers(tmp_path: Path) -> None:
+    """What comes of it is quantized as before, and computes what was trained."""
+    data = classes(tmp_path / "d.npz", rows=400)
+    trained = train(request(tmp_path, normalized(), data, settings={"epochs": 8}, optimizer=ADAM), quiet)
+    folder = tmp_path / "quantized"
+    folder.mkdir()
+    step = {"technique": "quantize_static", "weight_bits": 4}
+    done = compress(
+        CompressRequest.model_validate(
+            {
+                "workspace": folder,
+                "model": {"model_id": "m", "path": trained.files[0].path},
+                "dataset": {"path": data},
+                "steps": [step],
+                "result_ids": ["q"],
+                "measure_speed": False,
+            }
+        ),
+        quiet,
+    )
+    model = onnx.load(done.files[0].path)
+    found = train(
+        request(tmp_path, model, data, settings={"epochs": 8}, optimizer={"optimizer": "adam", "learning_rate": 0.005}),
+        quiet,
+    )
+    assert found.files[0].summary.quantized
+    assert found.files[0].summary.operators == done.files[0].summary.operators
+    assert found.report.value is not None
+    assert found.report.started_from is not None
+    assert found.report.value.value >= found.report.started_from
+    assert found.report.max_abs_difference is not None
+    assert found.report.max_abs_difference < 0.05
+    before, after = weights(model), weights(found.files[0].path)
+    changed = [name for name in before if before[name].dtype.kind in "iu" and (before[name] != after[name]).any()]
+    assert bool(changed) == (found.report.best_epochs != 0)
