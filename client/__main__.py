@@ -163,7 +163,7 @@ def benchmark(
     models: Annotated[list[str], typer.Argument(help="Ids of the models; the first is the baseline.")],
     *,
     baseline: Baseline = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="Runtimes; all that there are if left out.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="Runtimes; all of ONNX Runtime's if left out.")] = None,
     scenario: Annotated[
         str | None, typer.Option(help="single_stream, multi_stream, server or offline.", show_default="single_stream")
     ] = None,

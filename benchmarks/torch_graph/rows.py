@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
 Rows = dict[str, Array]
-_ROWS = 4
+_ROWS = 2
 _CONTEXT, _FRAME = 64, 512
 """Samples that silero's models take of the frame before, and of a frame."""
 

@@ -16,10 +16,13 @@ _WORTH = 0.02
 
 def zeros(evidence: Evidence) -> Iterator[SpeedFinding]:
     """Layers of which half of the weights or more became zeros, with what they take here and in the baseline."""
+    before = evidence.before.zeros
+    # A layer that has another name now, as quantizing gives it, is held against all of the baseline.
+    whole = (sum(size for size, _ in before.values()), sum(zero for _, zero in before.values()))
     sparse = {
         layer: counts
         for layer, counts in evidence.after.zeros.items()
-        if _share(counts) >= max(_MANY, _share(evidence.before.zeros.get(layer)) + _MORE)
+        if _share(counts) >= max(_MANY, _share(before.get(layer, whole)) + _MORE)
     }
     kernels = [kernel for kernel in evidence.after.kernels if evidence.after.layers.of(kernel) in sparse]
     ms = total(kernels)
@@ -37,5 +40,5 @@ def zeros(evidence: Evidence) -> Iterator[SpeedFinding]:
     )
 
 
-def _share(counts: tuple[int, int] | None) -> float:
-    return counts[1] / counts[0] if counts and counts[0] else 0.0
+def _share(counts: tuple[int, int]) -> float:
+    return counts[1] / counts[0] if counts[0] else 0.0

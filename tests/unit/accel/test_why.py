@@ -16,6 +16,7 @@ from accel.benchmark.reasons import machine
 from accel.benchmark.reasons.evidence import Evidence, Kernel, Layers, Side
 from accel.benchmark.reasons.slower import slower
 from accel.benchmark.reasons.weights import zeros_by_layer
+from accel.benchmark.reasons.zeros import zeros
 from accel.benchmark.why import why
 from accel.context import Context
 from accel.errors import RuntimeFailed
@@ -195,6 +196,21 @@ def test_zeros_of_the_baseline_and_of_rounding_are_no_reason(tmp_path: Path) -> 
     float_model = models.linear(half_band)
     found = pair(tmp_path, float_model, applied(QuantizeDynamic(), float_model, tmp_path)).reasons()
     assert "zeros_unused" not in {finding.kind for finding in found}
+
+
+def test_zeros_that_were_there_under_another_name_are_no_reason(tmp_path: Path) -> None:
+    renamed = models.linear(pruned((128, 128)))
+    renamed.graph.node[0].name = "renamed"
+    sides = [
+        Side.load(models.save(proto, tmp_path / f"{name}.onnx"), told((name, "MatMul", 1.0)), tmp_path)
+        for name, proto in (("product", models.linear(pruned((128, 128)))), ("renamed", renamed))
+    ]
+    assert sides[1].zeros["renamed"] == sides[0].zeros["product"]
+    assert not list(zeros(Evidence(*sides, 1, 2, None)))
+    dense = Side.load(
+        models.save(models.linear(weights(128, 128)), tmp_path / "d.onnx"), told(("product", "MatMul", 1.0)), tmp_path
+    )
+    assert [finding.kind for finding in zeros(Evidence(dense, sides[1], 1, 2, None))] == ["zeros_unused"]
 
 
 @pytest.mark.parametrize("form", ["initializer", "Constant", "asymmetric"])

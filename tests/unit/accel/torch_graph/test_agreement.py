@@ -18,7 +18,7 @@ from accel.graph.torch_graph.closeness import BFLOAT16, FLOAT16, FLOAT32, ROUNDE
 from accel.graph.torch_graph.executable import executable
 from accel.graph.torch_graph.graph import TorchGraph
 from tests import models
-from tests.unit.accel.torch_graph.test_graph import network, random, value
+from tests.one_network import network, random, value
 
 BRANCHES = {"then_branch": "then", "else_branch": "else"}
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from accel.errors import TrainingFailed, UnsupportedOperator
-from accel.graph.torch_graph.graph import TorchGraph
+from accel.graph.torch_graph.graph import TorchGraph, nothing
 from tests import models
 from tests.one_node import computed, gradients_agree, model_of, run
 
@@ -304,6 +304,17 @@ def test_gradients_of_functions(name: str) -> None:
         name, (0.2, 2.0) if name in POSITIVE else (-0.9, 0.9) if name in INSIDE else (-2.0, 2.0)
     )
     assert gradients_agree(name, [floats(7, low=low, high=high)])
+
+
+def test_the_magnitude_of_nothing_has_a_gradient_of_zero() -> None:
+    nodes = [helper.make_node("Mul", ["x", "x"], ["square"]), helper.make_node("Sqrt", ["square"], ["y"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("x", "y")]
+    graph = TorchGraph(ir.from_proto(models.assemble(nodes, ports[:1], ports[1:])), nothing)
+    x = torch.tensor([0.0, -3.0, 2.0], requires_grad=True)
+    graph({"x": x})["y"].sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, -1.0, 1.0]
+    assert graph({"x": x.detach()})["y"].tolist() == [0.0, 3.0, 2.0]
 
 
 def test_gradients_of_choices() -> None:

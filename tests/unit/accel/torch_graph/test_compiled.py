@@ -15,7 +15,7 @@ from accel.errors import UnsupportedOperator
 from accel.graph.torch_graph.compiled import compiled
 from accel.graph.torch_graph.graph import TorchGraph, nothing
 from tests import models
-from tests.unit.accel.torch_graph.test_graph import random, value
+from tests.one_network import random, value
 
 # The compiler's own, when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
