@@ -18,9 +18,11 @@ from torch_graph.rows import Rows
 
 _SAMPLE = 8
 """Weights that are looked at in a model, spread over all of them."""
-_STEPS = (1e-6, 1e-7, 1e-8)
+_STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 """Of a weight, as shares of its largest value. The larger ones cross edges of ReLU, the smaller ones lose digits: the one that
 comes closest is taken, and no wrong gradient comes close to any."""
+_LEAST = 1e-2
+"""What is taken for the largest value of a weight that is zero or nearly so."""
 _CLOSE = 1e-6
 """Close enough for no other step to be tried."""
 
@@ -84,7 +86,7 @@ def _from_difference(graph: TorchGraph, feeds: Mapping[str, Tensor], weight: Ten
     random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=weight.dtype)
     direction = gradient / gradient.norm() + 0.5 * random / random.norm()
     derivative = float((gradient * direction).sum())
-    scale = max(float(weight.detach().abs().max()), _CLOSE) / float(direction.abs().max())
+    scale = max(float(weight.detach().abs().max()), _LEAST) / float(direction.abs().max())
     best = math.inf
     with torch.no_grad():
         start = weight.clone()
