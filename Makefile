@@ -73,6 +73,10 @@ bench-verdicts: $(VENV)/installed-test ## Show on simulated datasets that verdic
 bench-evaluation: $(VENV)/installed-test ## Compare an evaluation with a bare loop (DATA=folder of models)
 	$(RUN)/python benchmarks/evaluation.py --data $(DATA)
 
+.PHONY: bench-torch-graph
+bench-torch-graph: $(VENV)/installed-test ## Show what the differentiable executor computes and costs (DATA=folder of models)
+	$(RUN)/python benchmarks/torch_graph.py --data $(DATA)
+
 .PHONY: clean
 clean: ## Remove .venv and what tools left behind
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
