@@ -142,14 +142,13 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
         session,
         lease,
         JobState.SUCCEEDED,
+        results.models,
+        results.files,
         report=results.report.model_dump_json(),
-        model_ids=_ids(results.models),
         phase="done",
         progress_done=1,
         progress_total=1,
     )
-    _keep_models(session, lease, results.models)
-    job_files.keep(session, lease.job_id, results.files)
     match results.report:
         case EvaluateReport() as report:
             _keep_evaluations(session, lease, report, {file.name: file.sha256 for file in results.files})
@@ -157,22 +156,6 @@ def finish(session: Session, lease: Lease, results: Results) -> None:
             _keep_measurements(session, lease, report)
         case CompressReport() | TrainReport():
             pass
-
-
-def _keep_models(session: Session, lease: Lease, models: tuple[NewModel, ...]) -> None:
-    for model in models:
-        session.add(
-            ModelRow(
-                id=model.id,
-                name=model.name,
-                sha256=model.sha256,
-                size_bytes=model.size_bytes,
-                summary=model.summary.model_dump_json(),
-                parent_id=model.parent_id,
-                job_id=lease.job_id,
-            )
-        )
-        session.flush()  # a step's result is the parent of the next, so each must be there first
 
 
 def _keep_evaluations(session: Session, lease: Lease, report: EvaluateReport, files: Mapping[str, str]) -> None:
@@ -230,8 +213,7 @@ def fail(
     Raises:
         Fenced: The lease was lost.
     """
-    _end(session, lease, JobState.FAILED, error=_error(code, message, hint), model_ids=_ids(models))
-    _keep_models(session, lease, models)
+    _end(session, lease, JobState.FAILED, models, error=_error(code, message, hint))
 
 
 def cancelled(session: Session, lease: Lease, results: Results | None = None) -> None:
@@ -242,20 +224,35 @@ def cancelled(session: Session, lease: Lease, results: Results | None = None) ->
     """
     if results is None:
         _end(session, lease, JobState.CANCELLED)
-        return
-    _end(
-        session,
-        lease,
-        JobState.CANCELLED,
-        report=results.report.model_dump_json(),
-        model_ids=_ids(results.models),
-    )
-    _keep_models(session, lease, results.models)
-    job_files.keep(session, lease.job_id, results.files)
+    else:
+        report = results.report.model_dump_json()
+        _end(session, lease, JobState.CANCELLED, results.models, results.files, report=report)
 
 
-def _end(session: Session, lease: Lease, to: JobState, **fields: object) -> None:
-    advance(session, lease.job_id, to, guard=lease.token, finished_at=db_now(), **{**_ENDED, **fields})
+def _end(
+    session: Session,
+    lease: Lease,
+    to: JobState,
+    models: tuple[NewModel, ...] = (),
+    files: tuple[JobFile, ...] = (),
+    **fields: object,
+) -> None:
+    fields |= {"model_ids": json.dumps([str(model.id) for model in models]), "finished_at": db_now()}
+    advance(session, lease.job_id, to, guard=lease.token, **{**_ENDED, **fields})
+    for model in models:
+        session.add(
+            ModelRow(
+                id=model.id,
+                name=model.name,
+                sha256=model.sha256,
+                size_bytes=model.size_bytes,
+                summary=model.summary.model_dump_json(),
+                parent_id=model.parent_id,
+                job_id=lease.job_id,
+            )
+        )
+        session.flush()  # a step's result is the parent of the next, so each must be there first
+    job_files.keep(session, lease.job_id, files)
 
 
 def give_back(session: Session, lease: Lease, *, count_attempt: bool, code: str, reason: str) -> JobState:
@@ -331,10 +328,6 @@ def reap(session: Session, *, limit: int = 100) -> list[UUID]:
             reason="The worker was lost: it did not renew its lease",
         )
     return [row.id for row in lapsed]
-
-
-def _ids(models: tuple[NewModel, ...]) -> str:
-    return json.dumps([str(model.id) for model in models])
 
 
 def _error(code: str, message: str, hint: str) -> str:

@@ -43,16 +43,11 @@ _ACCEPTED: Final[dict[str, Any]] = {
     "links": _LINKS,
 }
 _SUBMITTED: Final[Responses] = {202: _ACCEPTED, **problems(400, 413, 415, 422)}
+_SUBMIT: Final[dict[str, Any]] = {"status_code": 202, "response_model": JobDocument, "responses": _SUBMITTED}
+"""What the routes that make a job have in common."""
 
 
-@router.post(
-    "/compress",
-    operation_id="compress",
-    summary="Compress a model",
-    status_code=202,
-    response_model=JobDocument,
-    responses=_SUBMITTED,
-)
+@router.post("/compress", operation_id="compress", summary="Compress a model", **_SUBMIT)
 def compress(
     spec: Annotated[CompressSpec, Body(openapi_examples=examples.compress())],
     room: TheRoom,
@@ -62,14 +57,7 @@ def compress(
     return _submit(room, spec, key)
 
 
-@router.post(
-    "/evaluate",
-    operation_id="evaluate",
-    summary="Measure quality",
-    status_code=202,
-    response_model=JobDocument,
-    responses=_SUBMITTED,
-)
+@router.post("/evaluate", operation_id="evaluate", summary="Measure quality", **_SUBMIT)
 def evaluate(
     spec: Annotated[EvaluateSpec, Body(openapi_examples=examples.EVALUATE)],
     room: TheRoom,
@@ -82,14 +70,7 @@ def evaluate(
     return _submit(room, spec, key)
 
 
-@router.post(
-    "/benchmark",
-    operation_id="benchmark",
-    summary="Measure speed",
-    status_code=202,
-    response_model=JobDocument,
-    responses=_SUBMITTED,
-)
+@router.post("/benchmark", operation_id="benchmark", summary="Measure speed", **_SUBMIT)
 def benchmark(
     spec: Annotated[BenchmarkSpec, Body(openapi_examples=examples.BENCHMARK)],
     room: TheRoom,
@@ -102,14 +83,7 @@ def benchmark(
     return _submit(room, spec, key)
 
 
-@router.post(
-    "/train",
-    operation_id="train",
-    summary="Train a model",
-    status_code=202,
-    response_model=JobDocument,
-    responses=_SUBMITTED,
-)
+@router.post("/train", operation_id="train", summary="Train a model", **_SUBMIT)
 def train(
     spec: Annotated[TrainSpec, Body(openapi_examples=examples.TRAIN)],
     room: TheRoom,
